@@ -1,0 +1,201 @@
+//! The settings: one struct with a default for everything. Sources are layered by `config::load`:
+//! defaults < file < `VOISIN__SECTION__KEY` environment < flags. Unknown keys are refused.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the server listens.
+    pub server: ServerConfig,
+    /// Where and how data is kept.
+    pub storage: StorageConfig,
+    /// When segments are sealed, indexed and merged.
+    pub segment: SegmentConfig,
+    /// Threads and queues.
+    pub compute: ComputeConfig,
+    /// Bounds on what a caller may ask for.
+    pub limits: LimitsConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// gRPC address; port 0 takes any free port and logs it.
+    pub grpc: SocketAddr,
+    /// HTTP address (health); port 0 takes any free port and logs it.
+    pub http: SocketAddr,
+    /// How long a stop waits for calls in progress, in milliseconds.
+    pub stop_timeout_ms: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            grpc: SocketAddr::from(([127, 0, 0, 1], 16000)),
+            http: SocketAddr::from(([127, 0, 0, 1], 16001)),
+            stop_timeout_ms: 10_000,
+        }
+    }
+}
+
+/// What an acknowledged write survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The end of the process, also by kill -9; not the loss of power.
+    Process,
+    /// The loss of power: the log is synced before a write is acknowledged.
+    Power,
+}
+
+/// Where and how data is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StorageConfig {
+    /// The data folder.
+    pub data: PathBuf,
+    /// What an acknowledged write survives: `process` or `power`.
+    pub durability: Durability,
+    /// Size at which a log file is closed and the next one opened.
+    pub log_file_bytes: u64,
+    /// Cache of the forward store (sled).
+    pub forward_cache_bytes: u64,
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        StorageConfig {
+            data: PathBuf::from("voisin-data"),
+            durability: Durability::Power,
+            log_file_bytes: 64 << 20,
+            forward_cache_bytes: 128 << 20,
+        }
+    }
+}
+
+/// When segments are sealed, indexed and merged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SegmentConfig {
+    /// A growing segment is sealed at this many rows, unless the collection says fewer.
+    pub seal_rows_max: u64,
+    /// A growing segment is sealed at this many bytes of vectors and forward values.
+    pub seal_bytes_max: u64,
+    /// Segments with fewer rows are scanned exactly; larger ones get a graph.
+    pub graph_rows_min: u64,
+    /// A segment is rewritten without its deleted rows when they reach this share of it (0 to 1).
+    pub deleted_share_max: f64,
+    /// Sealed segments a collection may hold before small ones are merged whatever they cost.
+    pub segments_max: u32,
+    /// Growing segments waiting to be sealed before writes wait for them.
+    pub frozen_max: u32,
+}
+
+impl Default for SegmentConfig {
+    fn default() -> Self {
+        SegmentConfig {
+            seal_rows_max: 32_768,
+            seal_bytes_max: 256 << 20,
+            graph_rows_min: 10_000,
+            deleted_share_max: 0.2,
+            segments_max: 256,
+            frozen_max: 8,
+        }
+    }
+}
+
+/// Threads and queues. A thread count of 0 means one per core.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ComputeConfig {
+    /// Threads that answer queries.
+    pub search_threads: u32,
+    /// Threads that build indexes.
+    pub build_threads: u32,
+    /// Threads that write and sync logs; each serves many collections.
+    pub write_threads: u32,
+    /// Queries that may wait for a search thread.
+    pub search_queue_max: u32,
+    /// Write requests that may wait for their collection's writer.
+    pub write_queue_max: u32,
+}
+
+impl Default for ComputeConfig {
+    fn default() -> Self {
+        ComputeConfig {
+            search_threads: 0,
+            build_threads: 0,
+            write_threads: 4,
+            search_queue_max: 4_096,
+            write_queue_max: 1_024,
+        }
+    }
+}
+
+/// Bounds on what a caller may ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Largest gRPC message taken.
+    pub message_bytes_max: usize,
+    /// Most collections.
+    pub collections_max: u32,
+    /// Highest dimension of a vector column.
+    pub dimension_max: u32,
+    /// Most index columns, and most forward columns, of a collection.
+    pub columns_max: u32,
+    /// Most rows of one write request.
+    pub write_rows_max: u32,
+    /// Most query vectors of one query.
+    pub query_vectors_max: u32,
+    /// Most neighbours one query may return over all its query vectors.
+    pub query_results_max: u32,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        LimitsConfig {
+            message_bytes_max: 64 << 20,
+            collections_max: 4_096,
+            dimension_max: 65_536,
+            columns_max: 1_024,
+            write_rows_max: 1_000_000,
+            query_vectors_max: 16_384,
+            query_results_max: 1_000_000,
+        }
+    }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// `text` or `json`; always on standard error.
+    pub format: LogFormat,
+    /// A tracing filter such as `info` or `voisin=debug,tonic=warn`.
+    pub filter: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        LogConfig { format: LogFormat::Text, filter: "info".into() }
+    }
+}

@@ -1,0 +1,247 @@
+//! From a write request as a caller sent it to rows that can always be applied: every refusal that
+//! needs no state, in the order that Proxima BE 0.2 makes them. The first failure rejects the request.
+
+use bytes::Bytes;
+
+use super::collection::{CollectionSchema, VectorColumn};
+use super::types::{Change, Document, ElementType, ForwardRow, LsnContext, Operation, Row, Value};
+use super::vector_text;
+use crate::error::{Error, Result};
+
+/// A write request before any check.
+#[derive(Debug, Clone, Default)]
+pub struct RawWrite {
+    /// The forward columns that each row's values follow.
+    pub forward_names: Vec<String>,
+    /// The index columns that each row's vectors follow.
+    pub vector_metas: Vec<RawVectorMeta>,
+    /// The rows.
+    pub rows: Vec<RawRow>,
+}
+
+/// What a request says of one of its index columns.
+#[derive(Debug, Clone)]
+pub struct RawVectorMeta {
+    /// The column's name.
+    pub column: String,
+    /// The element type, or the words for what was sent instead.
+    pub element: std::result::Result<ElementType, String>,
+    /// The dimension.
+    pub dimension: u32,
+}
+
+/// One row before any check.
+#[derive(Debug, Clone)]
+pub struct RawRow {
+    /// The primary key.
+    pub key: u64,
+    /// What to do.
+    pub operation: Operation,
+    /// Values in the order of [`RawWrite::forward_names`].
+    pub forward: Vec<Option<Value>>,
+    /// Vectors in the order of [`RawWrite::vector_metas`].
+    pub vectors: Vec<RawVector>,
+    /// The LSN, where one was sent.
+    pub lsn: Option<LsnContext>,
+}
+
+/// One vector before any check.
+#[derive(Debug, Clone)]
+pub enum RawVector {
+    /// Little-endian elements.
+    Bytes(Bytes),
+    /// JSON text.
+    Text(String),
+    /// A value of another kind, or none.
+    Other,
+}
+
+/// Where the values of a request belong in the schema.
+struct Mapping<'a> {
+    forward: Vec<usize>,
+    vectors: Vec<(usize, &'a VectorColumn, &'a RawVectorMeta)>,
+}
+
+impl CollectionSchema {
+    /// Checks a whole write request and turns it into rows.
+    pub fn check_write(&self, mut raw: RawWrite) -> Result<Vec<Row>> {
+        let raw_rows = std::mem::take(&mut raw.rows);
+        if raw_rows.is_empty() {
+            return Err(invalid("the request has no rows"));
+        }
+        let mapping = self.map_columns(&raw)?;
+        for (position, row) in raw_rows.iter().enumerate() {
+            check_counts(position, row, &raw)?;
+        }
+        let mut rows = Vec::with_capacity(raw_rows.len());
+        for (position, row) in raw_rows.into_iter().enumerate() {
+            rows.push(self.check_row(position, row, &mapping)?);
+        }
+        Ok(rows)
+    }
+
+    fn map_columns<'a>(&'a self, raw: &'a RawWrite) -> Result<Mapping<'a>> {
+        if raw.vector_metas.len() > self.columns.len() {
+            return Err(invalid(format!(
+                "{} index columns are named, the collection has {}",
+                raw.vector_metas.len(),
+                self.columns.len()
+            )));
+        }
+        let mut vectors: Vec<(usize, &VectorColumn, &RawVectorMeta)> = Vec::new();
+        for meta in &raw.vector_metas {
+            let position = self
+                .column_position(&meta.column)
+                .ok_or_else(|| invalid(format!("there is no index column {:?}", meta.column)))?;
+            let column = &self.columns[position];
+            if meta.dimension != column.dimension {
+                return Err(invalid(format!(
+                    "index column {:?} has dimension {}, the request says {}",
+                    column.name, column.dimension, meta.dimension
+                )));
+            }
+            if vectors.iter().any(|(known, _, _)| *known == position) {
+                return Err(invalid(format!("index column {:?} is named twice", meta.column)));
+            }
+            vectors.push((position, column, meta));
+        }
+        if raw.forward_names.len() > self.forward_columns.len() {
+            return Err(invalid(format!(
+                "{} forward columns are named, the collection has {}",
+                raw.forward_names.len(),
+                self.forward_columns.len()
+            )));
+        }
+        let mut forward: Vec<usize> = Vec::new();
+        for name in &raw.forward_names {
+            let position = self
+                .forward_columns
+                .iter()
+                .position(|known| known == name)
+                .ok_or_else(|| invalid(format!("there is no forward column {name:?}")))?;
+            if forward.contains(&position) {
+                return Err(invalid(format!("forward column {name:?} is named twice")));
+            }
+            forward.push(position);
+        }
+        Ok(Mapping { forward, vectors })
+    }
+
+    fn check_row(&self, position: usize, raw: RawRow, mapping: &Mapping<'_>) -> Result<Row> {
+        let lsn = match (self.follows_repository(), raw.lsn) {
+            (true, None) => return Err(Error::EmptyLsnContext { row: position }),
+            (true, lsn) => lsn,
+            (false, _) => None,
+        };
+        let change = match raw.operation {
+            Operation::Delete => Change::Delete,
+            Operation::Insert => {
+                Change::Insert(self.check_document(position, raw.vectors, raw.forward, mapping)?)
+            }
+            Operation::Update => {
+                Change::Update(self.check_document(position, raw.vectors, raw.forward, mapping)?)
+            }
+        };
+        if raw.key == u64::MAX {
+            return Err(Error::InvalidArgument {
+                detail: format!(
+                    "row {position}: primary key {} is the mark of an invalid key and cannot be stored",
+                    u64::MAX
+                ),
+            });
+        }
+        Ok(Row { key: raw.key, change, lsn })
+    }
+
+    fn check_document(
+        &self,
+        position: usize,
+        raw_vectors: Vec<RawVector>,
+        raw_forward: Vec<Option<Value>>,
+        mapping: &Mapping<'_>,
+    ) -> Result<Document> {
+        let mut vectors: Box<[Option<Bytes>]> = vec![None; self.columns.len()].into();
+        for (raw, (target, column, meta)) in raw_vectors.into_iter().zip(&mapping.vectors) {
+            vectors[*target] = Some(check_vector(position, raw, column, meta)?);
+        }
+        let mut forward: ForwardRow = vec![None; self.forward_columns.len()].into();
+        for (value, target) in raw_forward.into_iter().zip(&mapping.forward) {
+            forward[*target] = value;
+        }
+        Ok(Document { vectors, forward })
+    }
+}
+
+fn check_counts(position: usize, row: &RawRow, raw: &RawWrite) -> Result<()> {
+    if row.operation == Operation::Delete {
+        return Ok(());
+    }
+    if raw.vector_metas.is_empty() {
+        return Err(invalid(format!("row {position} is written without naming an index column")));
+    }
+    if row.vectors.len() != raw.vector_metas.len() {
+        return Err(invalid(format!(
+            "row {position} has {} index values for {} index columns",
+            row.vectors.len(),
+            raw.vector_metas.len()
+        )));
+    }
+    if row.forward.len() != raw.forward_names.len() {
+        return Err(invalid(format!(
+            "row {position} has {} forward values for {} forward columns",
+            row.forward.len(),
+            raw.forward_names.len()
+        )));
+    }
+    Ok(())
+}
+
+fn check_vector(
+    row: usize,
+    raw: RawVector,
+    column: &VectorColumn,
+    meta: &RawVectorMeta,
+) -> Result<Bytes> {
+    if matches!(raw, RawVector::Other) {
+        return Err(Error::MismatchedIndexColumn { row, column: column.name.clone() });
+    }
+    let rounds_to_half =
+        column.element == ElementType::Fp16 && meta.element == Ok(ElementType::Fp32);
+    if meta.element != Ok(column.element) && !rounds_to_half {
+        return Err(Error::MismatchedDataType {
+            column: column.name.clone(),
+            expected: column.element.name().into(),
+            got: meta.element.as_ref().map_or_else(Clone::clone, |e| e.name().into()),
+        });
+    }
+    let misfit =
+        |detail: String| Error::MismatchedDimension { row, column: column.name.clone(), detail };
+    let Some(stored_bytes) = column.vector_bytes() else {
+        return Err(misfit(format!(
+            "no {} vector has dimension {}",
+            column.element.name(),
+            column.dimension
+        )));
+    };
+    let vector = match raw {
+        RawVector::Text(text) => vector_text::flat_numbers(&text)
+            .and_then(|numbers| vector_text::pack(column.element, column.dimension, &numbers))
+            .map_err(misfit)?,
+        RawVector::Bytes(bytes) => {
+            let expected = if rounds_to_half { stored_bytes * 2 } else { stored_bytes };
+            if bytes.len() != expected {
+                return Err(misfit(format!("{} bytes where {expected} belong", bytes.len())));
+            }
+            if rounds_to_half { vector_text::fp32_to_fp16(&bytes) } else { bytes }
+        }
+        RawVector::Other => return Err(Error::internal("a vector of no kind passed its check")),
+    };
+    if let Some((element, value)) = vector_text::first_not_finite(column.element, &vector) {
+        return Err(Error::NotFinite { row, column: column.name.clone(), element, value });
+    }
+    Ok(vector)
+}
+
+fn invalid(detail: impl Into<String>) -> Error {
+    Error::InvalidWrite { detail: detail.into() }
+}

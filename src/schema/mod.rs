@@ -1,0 +1,18 @@
+//! Collection schemas, and the checks that turn what a caller sent into rows and queries that can
+//! always be applied. Nothing here knows of protobuf, files or threads.
+
+mod check;
+mod collection;
+mod query;
+mod types;
+mod vector_text;
+
+pub use check::{RawRow, RawVector, RawVectorMeta, RawWrite};
+pub use collection::{
+    CollectionSchema, DeclaredType, IndexKind, NewCollection, NewColumn, NewRepository, Repository,
+    SchemaLimits, VectorColumn,
+};
+pub use query::{KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
+pub use types::{
+    Change, Document, ElementType, ForwardRow, LsnContext, Metric, Operation, Row, Value,
+};
