@@ -1,0 +1,38 @@
+//! What a query answers with.
+
+use std::time::Duration;
+
+use crate::schema::ForwardRow;
+
+/// One row found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    /// The primary key.
+    pub key: u64,
+    /// The score; smaller is nearer for every metric. 0 for a row fetched by its key.
+    pub score: f32,
+    /// All forward values in schema order.
+    pub forward: ForwardRow,
+}
+
+/// The answer to a KNN query.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KnnReply {
+    /// One list per query vector, in order, each ascending by (score, key).
+    pub results: Vec<Vec<Hit>>,
+    /// Where the time went.
+    pub profile: QueryProfile,
+}
+
+/// Where the time of a query went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueryProfile {
+    /// Checking the request against the schema.
+    pub validate: Duration,
+    /// Waiting for a search thread.
+    pub queue: Duration,
+    /// Searching the segments.
+    pub execute: Duration,
+    /// Merging the segments' answers and fetching forward values.
+    pub merge_and_sort: Duration,
+}
