@@ -6,6 +6,17 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod collection;
+pub mod compute;
 pub mod config;
+pub mod database;
 pub mod error;
+pub mod index;
+pub mod manifest;
+pub mod native;
+pub mod query;
 pub mod schema;
+pub mod segment;
+pub mod simd;
+pub mod storage;
+pub mod wal;

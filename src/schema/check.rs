@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::collection::{CollectionSchema, VectorColumn};
-use super::types::{Change, Document, ElementType, ForwardRow, LsnContext, Operation, Row, Value};
+use super::types::{Change, Document, ElementType, LsnContext, Operation, Row, Value};
 use super::vector_text;
 use crate::error::{Error, Result};
 
@@ -164,11 +164,11 @@ impl CollectionSchema {
         for (raw, (target, column, meta)) in raw_vectors.into_iter().zip(&mapping.vectors) {
             vectors[*target] = Some(check_vector(position, raw, column, meta)?);
         }
-        let mut forward: ForwardRow = vec![None; self.forward_columns.len()].into();
+        let mut forward: Vec<Option<Value>> = vec![None; self.forward_columns.len()];
         for (value, target) in raw_forward.into_iter().zip(&mapping.forward) {
             forward[*target] = value;
         }
-        Ok(Document { vectors, forward })
+        Ok(Document { vectors, forward: forward.into() })
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{ElementType, Metric};
+use super::types::{Document, ElementType, Metric};
 use crate::error::{Error, RepositoryFault, Result};
 
 /// Longest collection, column or forward name, in bytes.
@@ -222,6 +222,17 @@ impl CollectionSchema {
     /// True when writes carry LSNs and answer success whatever happens to single rows.
     pub fn follows_repository(&self) -> bool {
         self.repository.is_some()
+    }
+
+    /// True when a document has a vector of the right length, or none, for every index column, and a
+    /// value, or none, for every forward column.
+    pub fn fits(&self, document: &Document) -> bool {
+        let vectors = self.columns.iter().zip(&document.vectors);
+        document.vectors.len() == self.columns.len()
+            && document.forward.len() == self.forward_columns.len()
+            && vectors.into_iter().all(|(column, vector)| {
+                vector.as_ref().is_none_or(|v| Some(v.len()) == column.vector_bytes())
+            })
     }
 
     /// The safety checks the original leaves out: names that could be taken for paths or lists,

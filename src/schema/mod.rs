@@ -3,6 +3,7 @@
 
 mod check;
 mod collection;
+pub mod encoding;
 mod query;
 mod types;
 mod vector_text;

@@ -1,5 +1,7 @@
 //! Element types, metrics and values: the words every other module speaks.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -127,8 +129,8 @@ pub enum Value {
     Double(f64),
 }
 
-/// The forward values of one row in schema order; `None` is unset.
-pub type ForwardRow = Box<[Option<Value>]>;
+/// The forward values of one row in schema order; `None` is unset. Cheap to clone.
+pub type ForwardRow = Arc<[Option<Value>]>;
 
 /// A position in the stream a repository collection follows, with the writer's own context text.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

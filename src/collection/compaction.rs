@@ -1,0 +1,276 @@
+//! What to merge next: a pure decision over the sealed segments.
+//!
+//! Sealing makes small segments without graphs, scanned exactly. As soon as enough rows wait, they go
+//! into a graph: into that of the largest segment not much larger than they are, or into a new one.
+//! Graphs are merged, by extending the larger, when the small ones together reach half of the
+//! largest. So each row is linked into a graph about once, and a query meets few segments.
+
+use crate::segment::GraphRule;
+
+/// Graph segments kept side by side at most.
+const GRAPHS_MAX: usize = 4;
+/// A graph is extended by rows that are at least this fraction of it.
+const EXTEND_RATIO: u64 = 4;
+/// Segments without graph and of similar size kept side by side at most.
+const FLAT_FAN_IN: usize = 4;
+
+/// What is known of a sealed segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentFacts {
+    /// Identity.
+    pub id: u32,
+    /// Rows, deleted ones included.
+    pub rows: u64,
+    /// Deleted rows.
+    pub deleted: u64,
+    /// True when a column has a graph.
+    pub has_graph: bool,
+}
+
+impl SegmentFacts {
+    fn live(&self) -> u64 {
+        self.rows - self.deleted.min(self.rows)
+    }
+}
+
+/// The collection's and the server's wishes.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Rows from which a graph pays; `None` when no column has graphs.
+    pub graph_rows_min: Option<u64>,
+    /// Share of deleted rows above which a segment is rewritten.
+    pub deleted_share_max: f64,
+    /// Rows a merged segment may have.
+    pub rows_max: u64,
+    /// Segments above which rows_max gives way.
+    pub segments_max: usize,
+}
+
+/// A merge to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergeJob {
+    /// The segments, in row order of the result.
+    pub sources: Vec<u32>,
+    /// Keep the first source whole and extend its graphs.
+    pub extend_first: bool,
+    /// Graphs of the result.
+    pub graphs: GraphRule,
+}
+
+impl Policy {
+    fn graphs(&self) -> GraphRule {
+        self.graph_rows_min.map_or(GraphRule::None, GraphRule::FromRows)
+    }
+
+    /// The next merge, or `None` when all is well. Every merge it proposes leaves fewer segments,
+    /// fewer deleted rows or fewer rows without a graph, so a run of merges ends.
+    pub fn next_merge(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        self.rewrite(segments)
+            .or_else(|| self.link_waiting(segments))
+            .or_else(|| self.join_graphs(segments))
+            .or_else(|| self.join_flat(segments))
+            .or_else(|| self.too_many(segments))
+    }
+
+    /// A segment with too many deleted rows is rewritten without them.
+    fn rewrite(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        let worst = segments
+            .iter()
+            .filter(|s| s.deleted > 0 && s.deleted as f64 > self.deleted_share_max * s.rows as f64)
+            .max_by_key(|s| s.deleted)?;
+        Some(MergeJob { sources: vec![worst.id], extend_first: false, graphs: self.graphs() })
+    }
+
+    /// Rows without a graph go into one.
+    fn link_waiting(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        let rows_min = self.graph_rows_min?;
+        let mut waiting: Vec<&SegmentFacts> = Vec::new();
+        let mut rows = 0;
+        for segment in segments.iter().filter(|s| !s.has_graph) {
+            if waiting.is_empty() || rows + segment.live() <= self.rows_max {
+                rows += segment.live();
+                waiting.push(segment);
+            }
+        }
+        if waiting.is_empty() || rows < rows_min.max(2) {
+            return None;
+        }
+        let base = segments
+            .iter()
+            .filter(|s| s.has_graph)
+            .filter(|s| s.rows <= EXTEND_RATIO * rows && s.rows + rows <= self.rows_max)
+            .max_by_key(|s| s.rows);
+        let ids = waiting.iter().map(|s| s.id);
+        Some(match base {
+            Some(base) => MergeJob {
+                sources: std::iter::once(base.id).chain(ids).collect(),
+                extend_first: true,
+                graphs: self.graphs(),
+            },
+            None => MergeJob { sources: ids.collect(), extend_first: false, graphs: self.graphs() },
+        })
+    }
+
+    /// Graphs are joined by extending the largest.
+    fn join_graphs(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        let mut graphs: Vec<&SegmentFacts> = segments.iter().filter(|s| s.has_graph).collect();
+        graphs.sort_by_key(|s| std::cmp::Reverse(s.rows));
+        let (largest, rest) = graphs.split_first()?;
+        let small: u64 = rest.iter().map(|s| s.live()).sum();
+        if rest.is_empty() || (2 * small < largest.rows && graphs.len() <= GRAPHS_MAX) {
+            return None;
+        }
+        let mut rows = largest.rows;
+        let mut sources = vec![largest.id];
+        for segment in rest {
+            if rows + segment.live() <= self.rows_max {
+                rows += segment.live();
+                sources.push(segment.id);
+            }
+        }
+        (sources.len() > 1).then(|| MergeJob { sources, extend_first: true, graphs: self.graphs() })
+    }
+
+    /// Segments without graphs are merged when several are of a size.
+    fn join_flat(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        let mut flat: Vec<&SegmentFacts> = segments.iter().filter(|s| !s.has_graph).collect();
+        flat.sort_by_key(|s| s.live());
+        let mut sources = Vec::new();
+        let mut rows = 0;
+        for segment in flat {
+            let is_much_larger = sources.len() >= FLAT_FAN_IN && segment.live() > rows;
+            if is_much_larger || rows + segment.live() > self.rows_max {
+                break;
+            }
+            rows += segment.live();
+            sources.push(segment.id);
+        }
+        sources.sort_unstable();
+        (sources.len() >= FLAT_FAN_IN).then(|| MergeJob {
+            sources,
+            extend_first: false,
+            graphs: self.graphs(),
+        })
+    }
+
+    /// Above the limit the smallest are merged, whatever rows_max says.
+    fn too_many(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        if segments.len() <= self.segments_max {
+            return None;
+        }
+        let mut by_size: Vec<&SegmentFacts> = segments.iter().collect();
+        by_size.sort_by_key(|s| s.live());
+        let mut sources: Vec<u32> = by_size.iter().take(segments.len() / 2).map(|s| s.id).collect();
+        sources.sort_unstable();
+        (sources.len() > 1).then(|| MergeJob {
+            sources,
+            extend_first: false,
+            graphs: self.graphs(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy {
+            graph_rows_min: Some(10_000),
+            deleted_share_max: 0.2,
+            rows_max: u64::MAX,
+            segments_max: 16,
+        }
+    }
+
+    fn segment(id: u32, rows: u64, has_graph: bool) -> SegmentFacts {
+        SegmentFacts { id, rows, deleted: 0, has_graph }
+    }
+
+    #[test]
+    fn waiting_rows_extend_a_graph_not_much_larger_than_they_are() {
+        let segments = [segment(0, 40_000, true), segment(1, 9_999, false)];
+        assert_eq!(policy().next_merge(&segments), None);
+        let segments =
+            [segment(0, 40_000, true), segment(1, 6_000, false), segment(2, 6_000, false)];
+        let job = policy().next_merge(&segments).unwrap();
+        assert_eq!((job.sources, job.extend_first), (vec![0, 1, 2], true));
+        let segments = [segment(0, 400_000, true), segment(1, 12_000, false)];
+        let job = policy().next_merge(&segments).unwrap();
+        assert_eq!((job.sources, job.extend_first), (vec![1], false));
+    }
+
+    #[test]
+    fn deleted_rows_are_reclaimed() {
+        let full = SegmentFacts { deleted: 21, ..segment(3, 100, false) };
+        let job = policy().next_merge(&[segment(0, 100, false), full]).unwrap();
+        assert_eq!(job.sources, [3]);
+        let few = SegmentFacts { deleted: 20, ..segment(3, 100, false) };
+        assert_eq!(policy().next_merge(&[few]), None);
+    }
+
+    #[test]
+    fn segments_as_large_as_the_collection_allows_stay_as_they_are() {
+        let policy = Policy { rows_max: 100, graph_rows_min: None, ..policy() };
+        let segments: Vec<_> = (0..10).map(|id| segment(id, 100, false)).collect();
+        assert_eq!(policy.next_merge(&segments), None);
+        let segments: Vec<_> = (0..17).map(|id| segment(id, 100, false)).collect();
+        assert_eq!(policy.next_merge(&segments).unwrap().sources.len(), 8);
+    }
+
+    fn apply(segments: &[SegmentFacts], job: &MergeJob, id: u32) -> Vec<SegmentFacts> {
+        let is_source = |s: &&SegmentFacts| job.sources.contains(&s.id);
+        let sources: Vec<_> = segments.iter().filter(is_source).collect();
+        let extended: u64 = sources
+            .iter()
+            .filter(|s| job.extend_first && s.id == job.sources[0])
+            .map(|s| s.deleted)
+            .sum();
+        let live: u64 = sources.iter().map(|s| s.live()).sum();
+        let mut left: Vec<_> = segments.iter().filter(|s| !is_source(s)).copied().collect();
+        let rows = live + extended;
+        let has_graph = matches!(job.graphs, GraphRule::FromRows(min) if rows >= min.max(2));
+        if rows > 0 {
+            left.push(SegmentFacts { id, rows, deleted: extended, has_graph });
+        }
+        left
+    }
+
+    proptest! {
+        /// Merging comes to an end, with few segments and no unbounded wait for a graph.
+        #[test]
+        fn merges_come_to_rest(
+            sizes in proptest::collection::vec((1u64..200_000, 0u64..100, any::<bool>()), 0..40),
+            rows_max in prop_oneof![Just(u64::MAX), 1u64..300_000],
+            graphs in any::<bool>(),
+        ) {
+            let policy = Policy {
+                rows_max,
+                graph_rows_min: graphs.then_some(10_000),
+                ..policy()
+            };
+            let mut segments: Vec<_> = sizes
+                .into_iter()
+                .enumerate()
+                .map(|(id, (rows, deleted, has_graph))| SegmentFacts {
+                    id: id as u32,
+                    rows,
+                    deleted: rows * deleted / 100,
+                    has_graph: has_graph && graphs && rows >= 10_000,
+                })
+                .collect();
+            let live: u64 = segments.iter().map(SegmentFacts::live).sum();
+            let mut steps = 0;
+            while let Some(job) = policy.next_merge(&segments) {
+                prop_assert!(job.sources.iter().all(|id| segments.iter().any(|s| s.id == *id)));
+                segments = apply(&segments, &job, 1_000 + steps);
+                steps += 1;
+                prop_assert!(steps < 500, "no end: {job:?} over {segments:?}");
+            }
+            prop_assert_eq!(live, segments.iter().map(SegmentFacts::live).sum::<u64>());
+            prop_assert!(segments.len() <= 16 + usize::from(segments.len() > 16));
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Background work of a collection, in two lanes that never wait for each other: sealing, which turns
+//! frozen segments into files in order, and merging. Both end in the same two steps: `commit`, which
+//! makes the new state durable, and `install`, which shows it.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Collection;
+use super::compaction::{MergeJob, Policy, SegmentFacts};
+use super::snapshot::Location;
+use super::state::{Frozen, SpaceOwner};
+use crate::error::{Error, Result};
+use crate::manifest::{FileEntry, Manifest, SegmentEntry};
+use crate::schema::IndexKind;
+use crate::segment::{
+    BuildPlan, Built, GraphRule, MergeSource, Sealed, build_segment, encode_tombstones,
+    segment_folder,
+};
+use crate::storage::ChecksumWriter;
+
+/// One lane of background work: at most one run at a time.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    is_scheduled: Mutex<bool>,
+    idle: Condvar,
+}
+
+impl Lane {
+    /// True for exactly one caller until [`Lane::unschedule`].
+    fn schedule(&self) -> bool {
+        !std::mem::replace(&mut *self.is_scheduled.lock(), true)
+    }
+
+    fn unschedule(&self) {
+        *self.is_scheduled.lock() = false;
+        self.idle.notify_all();
+    }
+
+    /// True while a run is on its way or under way.
+    pub fn is_busy(&self) -> bool {
+        *self.is_scheduled.lock()
+    }
+
+    /// Returns when no run is on its way or under way.
+    pub fn wait_until_idle(&self) {
+        let mut is_scheduled = self.is_scheduled.lock();
+        while *is_scheduled {
+            self.idle.wait(&mut is_scheduled);
+        }
+    }
+}
+
+/// A change of the manifest's segments.
+struct Change {
+    /// Segments that go.
+    removed: Vec<u32>,
+    /// The segment that comes, with where its rows come from.
+    added: Option<SegmentEntry>,
+    sources: Vec<MergeSource>,
+    taken: Vec<Vec<u32>>,
+    /// The new checkpoint, with the document id after it; `None` leaves it where it is.
+    checkpoint: Option<(u64, u64)>,
+}
+
+impl Collection {
+    /// Sees to it that frozen segments get sealed.
+    pub(super) fn schedule_seal(self: &Arc<Self>) {
+        if self.seal_lane.schedule() {
+            let collection = self.clone();
+            self.compute.spawn_seal(move || collection.run_seals());
+        }
+    }
+
+    /// Sees to it that due merges get done.
+    pub(super) fn schedule_merge(self: &Arc<Self>) {
+        if self.merge_lane.schedule() {
+            let collection = self.clone();
+            self.compute.spawn_build(move || collection.run_merges());
+        }
+    }
+
+    fn run_seals(self: Arc<Self>) {
+        loop {
+            let next = self.writer.lock().state.frozen.first().cloned();
+            let result = match next {
+                Some(frozen) if !self.is_stopping() => self.seal(&frozen).map(|()| true),
+                _ => Ok(false),
+            };
+            match result {
+                Ok(true) => {
+                    *self.seal_failure.lock() = None;
+                    self.schedule_writer();
+                    self.schedule_merge();
+                }
+                Ok(false) => {
+                    self.seal_lane.unschedule();
+                    // A segment frozen since the look above finds the lane free, or is found here.
+                    let is_idle = self.writer.lock().state.frozen.is_empty() || self.is_stopping();
+                    if is_idle || !self.seal_lane.schedule() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    if !matches!(error, Error::Stopping) {
+                        tracing::error!(collection = self.schema.name, %error, "sealing failed");
+                        *self.seal_failure.lock() = Some(error);
+                    }
+                    self.seal_lane.unschedule();
+                    self.schedule_writer();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn run_merges(self: Arc<Self>) {
+        let result = self.next_merge().map(|job| self.merge(&job));
+        self.merge_lane.unschedule();
+        match result {
+            None => {}
+            // One merge a turn, so that collections share the pool fairly.
+            Some(Ok(())) => self.schedule_merge(),
+            Some(Err(Error::Stopping)) => {}
+            Some(Err(error)) => {
+                // Tried again at the next tick; nothing depends on it but speed and space.
+                tracing::error!(collection = self.schema.name, %error, "merging failed");
+            }
+        }
+    }
+
+    fn policy(&self) -> Policy {
+        let config = &self.config.segment;
+        let graph_columns = self.schema.columns.iter().filter_map(|column| match column.index {
+            IndexKind::Flat => None,
+            IndexKind::Hnsw { always: true, .. } => Some(2),
+            IndexKind::Hnsw { always: false, .. } => Some(config.graph_rows_min),
+        });
+        Policy {
+            graph_rows_min: graph_columns.min(),
+            deleted_share_max: config.deleted_share_max,
+            rows_max: self.schema.max_docs_per_segment,
+            segments_max: config.segments_max as usize,
+        }
+    }
+
+    fn next_merge(&self) -> Option<MergeJob> {
+        if self.is_stopping() {
+            return None;
+        }
+        let snapshot = self.published.snapshot();
+        let facts: Vec<SegmentFacts> = snapshot
+            .sealed
+            .iter()
+            .map(|sealed| SegmentFacts {
+                id: sealed.id,
+                rows: u64::from(sealed.rows()),
+                deleted: sealed.tombstones.deleted(),
+                has_graph: sealed.has_graph(),
+            })
+            .collect();
+        self.policy().next_merge(&facts)
+    }
+
+    fn seal(self: &Arc<Self>, frozen: &Frozen) -> Result<()> {
+        let sources = vec![MergeSource::Frozen(frozen.view.clone())];
+        let (id, sequence) = self.begin_build()?;
+        let plan = BuildPlan {
+            id,
+            sources: &sources,
+            extend_first: false,
+            sequence,
+            graphs: GraphRule::None,
+            threads: 1,
+            stop: &self.stop,
+        };
+        let built = build_segment(&self.context, &plan)?;
+        let checkpoint = Some((frozen.last_sequence, frozen.next_doc_id));
+        self.finish(built, Vec::new(), sources, checkpoint)
+    }
+
+    fn merge(self: &Arc<Self>, job: &MergeJob) -> Result<()> {
+        let started = Instant::now();
+        let snapshot = self.published.snapshot();
+        let sources = {
+            let manifest = self.manifest.lock();
+            job.sources
+                .iter()
+                .map(|id| {
+                    let sealed = snapshot.sealed.iter().find(|sealed| sealed.id == *id)?;
+                    let entry = manifest.segments.iter().find(|entry| entry.id == *id)?;
+                    Some(MergeSource::Sealed(sealed.clone(), entry.clone()))
+                })
+                .collect::<Option<Vec<_>>>()
+        };
+        let Some(sources) = sources else {
+            return Err(Error::internal("a segment to be merged is not in the manifest"));
+        };
+        let (id, sequence) = self.begin_build()?;
+        let plan = BuildPlan {
+            id,
+            sources: &sources,
+            extend_first: job.extend_first,
+            sequence,
+            graphs: job.graphs,
+            threads: self.compute.build_threads(),
+            stop: &self.stop,
+        };
+        let built = build_segment(&self.context, &plan)?;
+        let rows = built.as_ref().map_or(0, |built| built.entry.rows);
+        self.finish(built, job.sources.clone(), sources, None)?;
+        tracing::info!(
+            collection = self.schema.name,
+            segments = job.sources.len(),
+            rows,
+            extended = job.extend_first,
+            milliseconds = started.elapsed().as_millis() as u64,
+            "segments merged"
+        );
+        Ok(())
+    }
+
+    /// Takes an id, and the sequence up to which deletes may be dropped for good: it must be durable,
+    /// or a power cut could undo the delete and not bring back the row.
+    fn begin_build(&self) -> Result<(u32, u64)> {
+        let sequence = self.writer.lock().sync()?;
+        let mut manifest = self.manifest.lock();
+        let id = manifest.next_segment_id;
+        manifest.next_segment_id = id
+            .checked_add(1)
+            .ok_or_else(|| Error::internal("the collection has used up its segment ids"))?;
+        Ok((id, sequence))
+    }
+
+    fn finish(
+        self: &Arc<Self>,
+        built: Option<Built>,
+        removed: Vec<u32>,
+        sources: Vec<MergeSource>,
+        checkpoint: Option<(u64, u64)>,
+    ) -> Result<()> {
+        let (entry, graphs, taken) = match built {
+            Some(built) => (Some(built.entry), built.graphs, built.taken),
+            None => (None, Vec::new(), Vec::new()),
+        };
+        // A first source that is taken whole keeps its row numbers, and so its row space: the key map
+        // stays as it is for those rows.
+        let first_rows = sources.first().map(|source| (source.space(), source.rows()));
+        let is_whole = taken.first().map(|rows| rows.len() as u32) == first_rows.map(|f| f.1);
+        let space = match first_rows {
+            Some((space, _)) if is_whole => space,
+            _ => self.writer.lock().state.new_space(),
+        };
+        let mut change = Change { removed, added: entry, sources, taken, checkpoint };
+        let sealed = match &change.added {
+            None => None,
+            Some(entry) => {
+                let sealed = Sealed::open(&self.context, entry, space, graphs)?;
+                sealed.fill_forward_store();
+                Some(Arc::new(sealed))
+            }
+        };
+        // Held until the change is shown: the next commit finds every segment of the manifest open.
+        let mut manifest = self.manifest.lock();
+        self.commit(&mut manifest, &mut change)?;
+        let is_shown = self.install(&change, sealed);
+        drop(manifest);
+        if is_shown {
+            self.remove_merged(&change.removed);
+        }
+        Ok(())
+    }
+
+    /// Writes the next manifest: the change, and the deletes up to its checkpoint.
+    fn commit(&self, manifest: &mut Manifest, change: &mut Change) -> Result<()> {
+        let mut next = manifest.clone();
+        next.number += 1;
+        next.log_file = self.writer.lock().log.file_number();
+        if let Some((checkpoint, next_doc_id)) = change.checkpoint {
+            next.checkpoint = checkpoint;
+            next.next_doc_id = next_doc_id;
+            next.lsn_window = self.writer.lock().state.lsns.to_vec();
+        }
+        let mut replaced = Vec::new();
+        let snapshot = self.published.snapshot();
+        next.segments.retain(|entry| !change.removed.contains(&entry.id));
+        for entry in &mut next.segments {
+            let Some(sealed) = snapshot.sealed.iter().find(|sealed| sealed.id == entry.id) else {
+                return Err(Error::internal("a segment of the manifest is not open"));
+            };
+            let deleted = sealed.tombstones.deleted_up_to(next.checkpoint);
+            self.refresh_tombstones(entry, &deleted, next.number, &mut replaced)?;
+        }
+        if let Some(entry) = &mut change.added {
+            let rows = change
+                .sources
+                .iter()
+                .zip(&change.taken)
+                .flat_map(|(source, taken)| taken.iter().map(|row| source.mark(*row)));
+            let deleted: Vec<u32> = rows
+                .enumerate()
+                .filter(|(_, mark)| *mark <= next.checkpoint)
+                .map(|(row, _)| row as u32)
+                .collect();
+            self.refresh_tombstones(entry, &deleted, next.number, &mut replaced)?;
+            next.segments.push(entry.clone());
+        }
+        next.write(&*self.context.disk, &self.context.folder)?;
+        *manifest = next;
+        for path in replaced {
+            if let Err(error) = self.context.disk.remove_file(&path) {
+                tracing::warn!(%error, "replaced tombstones not removed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a segment's tombstones anew when there are more than its file has.
+    fn refresh_tombstones(
+        &self,
+        entry: &mut SegmentEntry,
+        deleted: &[u32],
+        manifest: u64,
+        replaced: &mut Vec<std::path::PathBuf>,
+    ) -> Result<()> {
+        let content = encode_tombstones(entry.rows, deleted);
+        let known = entry.tombstones_file.as_ref();
+        let is_current = match known {
+            None => deleted.is_empty(),
+            Some(file) => file.bytes == content.len() as u64,
+        };
+        if is_current {
+            return Ok(());
+        }
+        let disk = &*self.context.disk;
+        let folder = segment_folder(&self.context.folder, entry.id);
+        if let Some(known) = known {
+            replaced.push(folder.join(&known.name));
+        }
+        let name = format!("tombstones-{manifest}");
+        let path = folder.join(&name);
+        disk.remove_file(&path)?;
+        let mut file = ChecksumWriter::create(disk, &path)?;
+        file.write_all(&content).map_err(|e| Error::io("write", &path, &e))?;
+        let (bytes, crc32c) = file.finish()?;
+        disk.sync_dir(&folder)?;
+        entry.tombstones_file = Some(FileEntry { name, bytes, crc32c });
+        Ok(())
+    }
+
+    /// Shows the change. Deletes that arrived while files were written are carried over first: the
+    /// writer waits meanwhile, so none is missed. False when the log has failed: what the writer has
+    /// applied since may never be shown.
+    fn install(&self, change: &Change, sealed: Option<Arc<Sealed>>) -> bool {
+        let mut writer = self.writer.lock();
+        if writer.failure().is_some() {
+            return false;
+        }
+        let mut moved: Vec<(u64, Location, Location)> = Vec::new();
+        if let Some(sealed) = &sealed {
+            let mut new_row = 0u32;
+            for (source, taken) in change.sources.iter().zip(&change.taken) {
+                for &row in taken {
+                    let mark = source.mark(row);
+                    let old = Location { space: source.space(), row };
+                    let new = Location { space: sealed.space, row: new_row };
+                    if mark != crate::segment::LIVE {
+                        sealed.tombstones.delete(new_row, mark);
+                    } else if old != new
+                        && let Some(key) = sealed.key(new_row)
+                    {
+                        moved.push((key, old, new));
+                    }
+                    new_row += 1;
+                }
+            }
+        }
+        let position = writer.sealed.iter().position(|s| change.removed.contains(&s.id));
+        writer.sealed.retain(|s| !change.removed.contains(&s.id));
+        for source in &change.sources {
+            writer.state.spaces.remove(&source.space());
+            if let MergeSource::Frozen(view) = source {
+                writer.state.frozen.retain(|frozen| frozen.view.space != view.space);
+            }
+        }
+        if let Some(sealed) = sealed {
+            writer.state.spaces.insert(sealed.space, SpaceOwner::Sealed(sealed.clone()));
+            let position = position.unwrap_or(writer.sealed.len()).min(writer.sealed.len());
+            writer.sealed.insert(position, sealed);
+        }
+        writer.show(&self.published, |keys| {
+            for (key, old, new) in moved {
+                if let Some(location) = keys.get_mut(&key)
+                    && *location == old
+                {
+                    *location = new;
+                }
+            }
+        });
+        if let Some((checkpoint, _)) = change.checkpoint {
+            writer.log.trim(checkpoint);
+            writer.log_bytes_at_freeze = writer.log.bytes();
+        }
+        true
+    }
+
+    fn remove_merged(&self, removed: &[u32]) {
+        for id in removed {
+            self.context.forward.remove_segment(*id);
+            let folder = segment_folder(&self.context.folder, *id);
+            if let Err(error) = self.context.disk.remove_dir(&folder) {
+                tracing::warn!(%error, "merged segment not removed; the next start removes it");
+            }
+        }
+    }
+}

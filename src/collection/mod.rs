@@ -1,0 +1,472 @@
+//! One collection: a single writer, an immutable snapshot for readers, segments that are sealed and
+//! merged in the background, and a folder from which all of it comes back.
+
+mod compaction;
+mod lsn;
+mod maintenance;
+mod recovery;
+mod snapshot;
+mod state;
+mod stats;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::compute::Compute;
+use crate::config::{Config, Durability};
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::query::{Hit, KnnReply, QueryProfile, execute};
+use crate::schema::{CollectionSchema, KnnRequest, LsnContext, RawWrite};
+use crate::segment::{ForwardStore, SegmentContext};
+use crate::storage::Disk;
+use crate::wal::{LogSettings, LogWriter};
+
+use maintenance::Lane;
+use snapshot::{Published, Snapshot};
+use writer::{PendingWrite, WriteQueue, Writer};
+
+pub use stats::{CollectionStats, SegmentState, SegmentStats};
+pub use writer::WriteOutcome;
+
+/// Longest context text of an LSN, in bytes.
+const LSN_CONTEXT_BYTES_MAX: usize = 4_096;
+/// Log bytes above the checkpoint after which the growing segment is sealed however small it is, in
+/// log files.
+const LOG_FILES_MAX: u64 = 4;
+
+/// An open collection.
+pub struct Collection {
+    schema: Arc<CollectionSchema>,
+    config: Arc<Config>,
+    compute: Arc<Compute>,
+    context: SegmentContext,
+    published: Published,
+    queue: WriteQueue,
+    permits: Arc<Semaphore>,
+    writer: Mutex<Writer>,
+    manifest: Mutex<Manifest>,
+    seal_lane: Lane,
+    merge_lane: Lane,
+    seal_failure: Mutex<Option<Error>>,
+    stop: AtomicBool,
+    is_dropped: AtomicBool,
+    magic_number: u64,
+}
+
+impl std::fmt::Debug for Collection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Collection").field("name", &self.schema.name).finish_non_exhaustive()
+    }
+}
+
+/// What the offline check found in a collection's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FolderReport {
+    /// The collection's name.
+    pub name: String,
+    /// Sealed segments.
+    pub segments: u64,
+    /// Live rows.
+    pub rows: u64,
+    /// Records in the log.
+    pub log_records: u64,
+    /// Bytes whose checksum was verified.
+    pub bytes_checked: u64,
+    /// Things that are wrong but would not stop the collection.
+    pub notes: Vec<String>,
+}
+
+impl Collection {
+    /// Makes the folder of a new collection: either all of it is there after a crash, or nothing is.
+    pub fn create(disk: &Disk, folder: &Path, schema: CollectionSchema) -> Result<()> {
+        let temporary = folder.with_extension("tmp");
+        disk.remove_dir(&temporary)?;
+        disk.create_dir(&temporary)?;
+        Manifest::new(schema).write(&**disk, &temporary)?;
+        disk.rename(&temporary, folder)?;
+        match folder.parent() {
+            Some(parent) => disk.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a collection from its folder: loads, repairs what a crash left, and takes writes.
+    pub fn open(
+        disk: &Disk,
+        folder: &Path,
+        forward: &ForwardStore,
+        config: &Arc<Config>,
+        compute: &Arc<Compute>,
+        magic_number: u64,
+    ) -> Result<Arc<Self>> {
+        let loaded = recovery::load(disk, folder, forward, &config.segment)?;
+        let log_number = recovery::repair(&loaded)?;
+        let settings = LogSettings {
+            sync_on_commit: config.storage.durability == Durability::Power,
+            file_bytes_max: config.storage.log_file_bytes,
+        };
+        let log = LogWriter::open(
+            disk.clone(),
+            folder.to_path_buf(),
+            loaded.uuid,
+            settings,
+            log_number,
+            loaded.log.next_sequence,
+            loaded.log.files.iter().copied(),
+        )?;
+        let recovery::Loaded { manifest, context, sealed, mut state, keys, .. } = loaded;
+        let schema = context.schema.clone();
+        let snapshot = Snapshot {
+            sequence: log.next_sequence() - 1,
+            sealed: sealed.clone(),
+            frozen: state.frozen.iter().map(|frozen| frozen.view.clone()).collect(),
+            growing: state.growing.publish(),
+        };
+        let published = Published::new(snapshot, keys, state.lsns.latest());
+        let writer =
+            Writer::new(log, state, sealed, schema.name.clone(), schema.follows_repository());
+        let collection = Arc::new(Collection {
+            permits: Arc::new(Semaphore::new(config.compute.write_queue_max.max(1) as usize)),
+            schema,
+            config: config.clone(),
+            compute: compute.clone(),
+            context,
+            published,
+            queue: WriteQueue::default(),
+            writer: Mutex::new(writer),
+            manifest: Mutex::new(manifest),
+            seal_lane: Lane::default(),
+            merge_lane: Lane::default(),
+            seal_failure: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            is_dropped: AtomicBool::new(false),
+            magic_number,
+        });
+        collection.restore_forward_store();
+        collection.schedule_seal();
+        collection.schedule_merge();
+        Ok(collection)
+    }
+
+    /// Reads a collection's folder and checks every checksum and invariant. Changes nothing.
+    pub fn check_folder(disk: &Disk, folder: &Path, config: &Config) -> Result<FolderReport> {
+        let loaded = recovery::load(disk, folder, &ForwardStore::disabled(), &config.segment)?;
+        let mut notes: Vec<String> = recovery::leftovers(&loaded)?
+            .iter()
+            .map(|path| format!("{} is left over; the next start removes it", path.display()))
+            .collect();
+        notes.extend(loaded.log.torn_tail.iter().map(|torn| {
+            format!(
+                "{} has a torn tail of {} bytes, never acknowledged; the next start cuts it",
+                torn.path.display(),
+                torn.lost_bytes
+            )
+        }));
+        let files = loaded.manifest.segments.iter().flat_map(|entry| entry.files());
+        Ok(FolderReport {
+            name: loaded.manifest.schema.name.clone(),
+            segments: loaded.sealed.len() as u64,
+            rows: loaded.keys.len() as u64,
+            log_records: loaded.log.records,
+            bytes_checked: loaded.log.bytes + files.map(|file| file.bytes).sum::<u64>(),
+            notes,
+        })
+    }
+
+    /// Forward values that the store lost are filled in again behind the queries, which until then
+    /// read them from the segments' files.
+    fn restore_forward_store(self: &Arc<Self>) {
+        let snapshot = self.published.snapshot();
+        let collection = self.clone();
+        self.compute.spawn_seal(move || {
+            let known = |id: u32| snapshot.sealed.iter().any(|sealed| sealed.id == id);
+            collection.context.forward.retain_segments(known);
+            for sealed in &snapshot.sealed {
+                if collection.is_stopping() {
+                    return;
+                }
+                sealed.fill_forward_store();
+            }
+        });
+    }
+
+    /// The declaration.
+    pub fn schema(&self) -> &CollectionSchema {
+        &self.schema
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.context.folder
+    }
+
+    /// Writes a request. `magic_number` is the caller's, checked in repository collections only.
+    ///
+    /// The returned future may be dropped at any time: the request is then written whole or, if it
+    /// was not queued yet, not at all.
+    pub async fn write(
+        self: &Arc<Self>,
+        raw: RawWrite,
+        magic_number: Option<u64>,
+    ) -> Result<WriteOutcome> {
+        let rows_max = u64::from(self.config.limits.write_rows_max);
+        if raw.rows.len() as u64 > rows_max {
+            return Err(Error::LimitExceeded {
+                what: "number of rows of a write request",
+                value: raw.rows.len() as u64,
+                limit: rows_max,
+                setting: "limits.write_rows_max",
+            });
+        }
+        let lsns = raw.rows.iter().filter_map(|row| row.lsn.as_ref());
+        let context_bytes = lsns.map(|lsn| lsn.context.len()).max().unwrap_or(0);
+        let rows = self.schema.check_write(raw)?;
+        if self.schema.follows_repository() {
+            if context_bytes > LSN_CONTEXT_BYTES_MAX {
+                return Err(Error::LimitExceeded {
+                    what: "length of an lsn context in bytes",
+                    value: context_bytes as u64,
+                    limit: LSN_CONTEXT_BYTES_MAX as u64,
+                    setting: "not adjustable",
+                });
+            }
+            let got = magic_number.unwrap_or(0);
+            if got != self.magic_number {
+                return Err(Error::MagicNumberMismatch { got, expected: self.magic_number });
+            }
+        }
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Error::Busy {
+            what: "the queue of writes",
+            limit: u64::from(self.config.compute.write_queue_max),
+            setting: "compute.write_queue_max",
+        })?;
+        self.check_open()?;
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(PendingWrite { rows, reply, _permit: permit });
+        self.schedule_writer();
+        answer.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Sees to it that the writer runs.
+    fn schedule_writer(self: &Arc<Self>) {
+        if self.queue.schedule() {
+            let collection = self.clone();
+            self.compute.spawn_write(move || collection.run_writer());
+        }
+    }
+
+    fn run_writer(self: Arc<Self>) {
+        loop {
+            while !self.queue.is_empty() {
+                if let Err(error) = self.check_open() {
+                    self.queue.refuse_all(&error);
+                    break;
+                }
+                let mut writer = self.writer.lock();
+                if self.must_wait(&writer) {
+                    break;
+                }
+                writer.process(self.queue.take_group(), &self.published);
+                let has_frozen = !writer.state.frozen.is_empty();
+                drop(writer);
+                if has_frozen {
+                    self.schedule_seal();
+                }
+            }
+            self.queue.unschedule();
+            // Whatever came in, or was sealed, since the last look finds the writer free, or is
+            // found here.
+            let is_idle = self.queue.is_empty() || self.must_wait(&self.writer.lock());
+            if is_idle || !self.queue.schedule() {
+                return;
+            }
+        }
+    }
+
+    /// Too many segments wait to be sealed: writes wait for one, unless sealing fails.
+    fn must_wait(&self, writer: &Writer) -> bool {
+        if writer.state.frozen.len() < self.config.segment.frozen_max as usize {
+            return false;
+        }
+        if let Some(error) = &*self.seal_failure.lock() {
+            self.queue.refuse_all(error);
+        }
+        true
+    }
+
+    /// Answers a KNN query.
+    pub async fn query(self: &Arc<Self>, request: KnnRequest) -> Result<KnnReply> {
+        let started = Instant::now();
+        self.check_open()?;
+        let plan = self.schema.check_query(request)?;
+        let vectors_max = u64::from(self.config.limits.query_vectors_max);
+        if plan.vectors.len() as u64 > vectors_max {
+            return Err(Error::LimitExceeded {
+                what: "number of query vectors",
+                value: plan.vectors.len() as u64,
+                limit: vectors_max,
+                setting: "limits.query_vectors_max",
+            });
+        }
+        let mut profile = QueryProfile { validate: started.elapsed(), ..QueryProfile::default() };
+        let queued = Instant::now();
+        let collection = self.clone();
+        self.compute
+            .search(move || {
+                profile.queue = queued.elapsed();
+                let snapshot = collection.published.snapshot();
+                let results_max = u64::from(collection.config.limits.query_results_max);
+                let results = execute(
+                    &collection.schema,
+                    &plan,
+                    &snapshot.segments(),
+                    snapshot.sequence,
+                    results_max,
+                    &mut profile,
+                )?;
+                Ok(KnnReply { results, profile })
+            })
+            .await
+    }
+
+    /// The row of a key, with score 0.
+    pub async fn get(self: &Arc<Self>, key: u64) -> Result<Option<Hit>> {
+        self.check_open()?;
+        let collection = self.clone();
+        let found = self.compute.search(move || Ok(collection.published.forward(key))).await?;
+        Ok(found.map(|forward| Hit { key, score: 0.0, forward }))
+    }
+
+    /// Where a process that follows the repository resumes; (0, "") at first.
+    pub fn latest_lsn(&self) -> LsnContext {
+        self.published.latest_lsn()
+    }
+
+    /// Live rows.
+    pub fn live_rows(&self) -> u64 {
+        self.stats().segments.iter().map(|segment| segment.live_rows).sum()
+    }
+
+    /// Statistics of every segment.
+    pub fn stats(&self) -> CollectionStats {
+        let snapshot = self.published.snapshot();
+        let merging = self.merge_lane.is_busy();
+        let sealed = snapshot.sealed.iter().map(|sealed| {
+            let state = if merging { SegmentState::Compacting } else { SegmentState::Sealed };
+            let rows = u64::from(sealed.rows());
+            SegmentStats {
+                segment_id: sealed.id,
+                state,
+                doc_count: sealed.inserted.count,
+                live_rows: rows - sealed.tombstones.deleted().min(rows),
+                file_count: 1,
+                file_bytes: sealed.file_bytes,
+                doc_ids: (sealed.inserted.doc_ids.min, sealed.inserted.doc_ids.max),
+                primary_keys: (sealed.inserted.keys.min, sealed.inserted.keys.max),
+                lsns: (sealed.inserted.lsns.min, sealed.inserted.lsns.max),
+            }
+        });
+        let next_id = self.manifest.lock().next_segment_id;
+        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
+        let growing = growing.enumerate().map(|(position, view)| {
+            let is_last = position == snapshot.frozen.len();
+            let rows = u64::from(view.rows);
+            SegmentStats {
+                segment_id: next_id.saturating_add(position as u32),
+                state: if is_last { SegmentState::Growing } else { SegmentState::Sealing },
+                doc_count: view.inserted.count,
+                live_rows: rows - view.deleted().min(rows),
+                file_count: self.schema.columns.len() as u64 + 1,
+                file_bytes: view.bytes,
+                doc_ids: match rows {
+                    0 => (view.first_doc_id, 0),
+                    _ => (view.inserted.doc_ids.min, view.inserted.doc_ids.max),
+                },
+                primary_keys: (view.inserted.keys.min, view.inserted.keys.max),
+                lsns: (view.inserted.lsns.min, view.inserted.lsns.max),
+            }
+        });
+        CollectionStats {
+            name: self.schema.name.clone(),
+            path: self.context.folder.display().to_string(),
+            segments: sealed.chain(growing).collect(),
+        }
+    }
+
+    /// Once in a while: seals what has lain still or holds too much log, and tries again what failed.
+    pub fn tick(self: &Arc<Self>) {
+        if self.is_stopping() {
+            return;
+        }
+        let frozen = {
+            let mut writer = self.writer.lock();
+            let sequence = writer.sequence();
+            let is_still = std::mem::replace(&mut writer.seen_sequence, sequence) == sequence;
+            let rows = u64::from(writer.state.growing.rows());
+            let log_bytes = writer.log.bytes().saturating_sub(writer.log_bytes_at_freeze);
+            let has_long_log = log_bytes > LOG_FILES_MAX * self.config.storage.log_file_bytes;
+            let is_due = (is_still && rows >= self.config.segment.graph_rows_min) || has_long_log;
+            if is_due && writer.failure().is_none() && writer.state.frozen.is_empty() {
+                writer.state.freeze(sequence);
+                writer.log_bytes_at_freeze = writer.log.bytes();
+                writer.publish(&self.published);
+            }
+            !writer.state.frozen.is_empty()
+        };
+        if frozen {
+            self.schedule_seal();
+        }
+        self.schedule_merge();
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.is_dropped.load(Ordering::Relaxed) {
+            return Err(Error::CollectionNotFound { name: self.schema.name.clone() });
+        }
+        if self.is_stopping() {
+            return Err(Error::Stopping);
+        }
+        Ok(())
+    }
+
+    /// Ends background work and refuses everything from now on. Requests that the writer has begun
+    /// are finished; the log is synced.
+    pub fn close(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.seal_lane.wait_until_idle();
+        self.merge_lane.wait_until_idle();
+        let mut writer = self.writer.lock();
+        if writer.failure().is_none()
+            && let Err(error) = writer.sync()
+        {
+            tracing::error!(collection = self.schema.name, %error, "log not synced on close");
+        }
+    }
+
+    /// Marks the collection as gone: nobody who still holds it can use it.
+    pub fn mark_dropped(&self) {
+        self.is_dropped.store(true, Ordering::SeqCst);
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// True while a seal or a merge is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.seal_lane.is_busy() || self.merge_lane.is_busy()
+    }
+}
+
+/// The folder of a collection within a data folder.
+pub fn collection_folder(data: &Path, uuid: &str) -> PathBuf {
+    data.join("collections").join(uuid)
+}

@@ -1,0 +1,262 @@
+//! The single writer of a collection: requests wait in a bounded queue, and whoever runs the writer
+//! takes all that wait, checks their keys, logs them with one commit, applies and publishes them, and
+//! only then answers. A request is in the queue whole or not at all, so a caller who hangs up changes
+//! nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::snapshot::{Keys, Location, Published, Snapshot};
+use super::state::State;
+use crate::error::{Error, Result, RowError};
+use crate::schema::{Change, Row};
+use crate::segment::Sealed;
+use crate::wal::{LogOperation, LogWriter};
+
+/// Requests taken from the queue for one commit.
+const GROUP_REQUESTS: usize = 256;
+/// Rows after which a group takes no further request.
+const GROUP_ROWS: usize = 65_536;
+
+/// What became of an accepted write request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteOutcome {
+    /// Rows that were applied.
+    pub rows_applied: u64,
+    /// Rows that were not: position in the request, key, why; ascending by position.
+    pub failures: Vec<(usize, u64, RowError)>,
+}
+
+/// A request that waits for the writer.
+pub(super) struct PendingWrite {
+    pub rows: Vec<Row>,
+    pub reply: oneshot::Sender<Result<WriteOutcome>>,
+    /// The request's place in the bounded queue, given back with it.
+    pub _permit: OwnedSemaphorePermit,
+}
+
+/// Requests waiting, and whether a run of the writer is on its way.
+#[derive(Default)]
+pub(super) struct WriteQueue {
+    waiting: Mutex<VecDeque<PendingWrite>>,
+    is_scheduled: AtomicBool,
+}
+
+impl WriteQueue {
+    pub fn push(&self, pending: PendingWrite) {
+        self.waiting.lock().push_back(pending);
+    }
+
+    /// True for exactly one caller until [`WriteQueue::unschedule`].
+    pub fn schedule(&self) -> bool {
+        !self.is_scheduled.swap(true, Ordering::SeqCst)
+    }
+
+    pub fn unschedule(&self) {
+        self.is_scheduled.store(false, Ordering::SeqCst);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.lock().is_empty()
+    }
+
+    pub fn take_group(&self) -> Vec<PendingWrite> {
+        let mut waiting = self.waiting.lock();
+        let mut rows = 0;
+        let mut group = Vec::new();
+        while group.len() < GROUP_REQUESTS
+            && rows < GROUP_ROWS
+            && let Some(pending) = waiting.pop_front()
+        {
+            rows += pending.rows.len();
+            group.push(pending);
+        }
+        group
+    }
+
+    /// Answers everything that waits with an error.
+    pub fn refuse_all(&self, error: &Error) {
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        for pending in waiting {
+            // The caller may have gone; then nobody needs the answer.
+            let _ = pending.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+/// The writing end of a collection.
+pub(super) struct Writer {
+    pub log: LogWriter,
+    pub state: State,
+    /// The sealed segments of the published snapshot.
+    pub sealed: Vec<Arc<Sealed>>,
+    collection: String,
+    follows_repository: bool,
+    failure: Option<Error>,
+    /// For the idle check: the sequence at the last look.
+    pub seen_sequence: u64,
+    /// Bytes of log written since the last freeze.
+    pub log_bytes_at_freeze: u64,
+}
+
+impl Writer {
+    pub fn new(
+        log: LogWriter,
+        state: State,
+        sealed: Vec<Arc<Sealed>>,
+        collection: String,
+        follows_repository: bool,
+    ) -> Self {
+        Writer {
+            seen_sequence: log.next_sequence(),
+            log_bytes_at_freeze: log.bytes(),
+            log,
+            state,
+            sealed,
+            collection,
+            follows_repository,
+            failure: None,
+        }
+    }
+
+    /// Sequence of the last operation logged.
+    pub fn sequence(&self) -> u64 {
+        self.log.next_sequence() - 1
+    }
+
+    /// Checks, logs, applies and publishes a group of requests, then answers them.
+    pub fn process(&mut self, group: Vec<PendingWrite>, published: &Published) {
+        let mut outcomes = Vec::with_capacity(group.len());
+        for pending in &group {
+            outcomes.push(self.accept(&pending.rows, published));
+        }
+        if self.failure.is_none() {
+            match self.log.commit() {
+                Ok(()) => self.publish(published),
+                Err(error) => self.poison(&error),
+            }
+        }
+        for (pending, outcome) in group.into_iter().zip(outcomes) {
+            let answer = match &self.failure {
+                None => outcome,
+                Some(failure) => Err(failure.clone()),
+            };
+            // The caller may have gone; the write stands all the same.
+            let _ = pending.reply.send(answer);
+        }
+    }
+
+    /// Resolves the rows of one request against the keys there are, applies what holds, and gathers
+    /// it in the log.
+    fn accept(&mut self, rows: &[Row], published: &Published) -> Result<WriteOutcome> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let mut outcome = WriteOutcome::default();
+        let mut operations = Vec::with_capacity(rows.len());
+        for (position, row) in rows.iter().enumerate() {
+            let old = self.state.locate(row.key, |key| published.location(key));
+            let operation = match self.resolve(row, old) {
+                Ok(operation) => {
+                    outcome.rows_applied += 1;
+                    operation
+                }
+                Err(error) => {
+                    outcome.failures.push((position, row.key, error));
+                    match &row.lsn {
+                        Some(lsn) => LogOperation::Seen { lsn: lsn.clone() },
+                        None => continue,
+                    }
+                }
+            };
+            let sequence = self.log.next_sequence() + operations.len() as u64;
+            self.state.apply(&operation, sequence, |key| published.location(key));
+            operations.push(operation);
+        }
+        if !operations.is_empty()
+            && let Err(error) = self.log.append(&operations)
+        {
+            // Applied but not logged: nothing of this group may be published.
+            self.poison(&error);
+            return Err(error);
+        }
+        Ok(outcome)
+    }
+
+    fn resolve(
+        &self,
+        row: &Row,
+        old: Option<Location>,
+    ) -> std::result::Result<LogOperation, RowError> {
+        let (key, lsn) = (row.key, row.lsn.clone());
+        match (&row.change, old) {
+            (Change::Insert(_), Some(_)) => Err(RowError::DuplicateKey),
+            (Change::Update(_) | Change::Delete, None) => Err(RowError::KeyNotFound),
+            (Change::Insert(document), None) => {
+                Ok(LogOperation::Put { key, document: document.clone(), lsn })
+            }
+            (Change::Update(document), Some(old)) => {
+                if let Some(new) = &lsn
+                    && new.lsn <= self.state.lsn_at(old)
+                {
+                    return Err(RowError::StaleLsn);
+                }
+                Ok(LogOperation::Put { key, document: document.clone(), lsn })
+            }
+            (Change::Delete, Some(_)) => Ok(LogOperation::Delete { key, lsn }),
+        }
+    }
+
+    /// Shows everything applied so far. Call only when it is committed.
+    pub fn publish(&mut self, published: &Published) {
+        self.show(published, |_| {});
+        if self.follows_repository {
+            published.publish_lsn(self.state.lsns.latest());
+        }
+    }
+
+    /// Shows the segments as they are now, together with a change of the key map.
+    pub fn show(&mut self, published: &Published, change: impl FnOnce(&mut Keys)) {
+        let snapshot = Snapshot {
+            sequence: self.sequence(),
+            sealed: self.sealed.clone(),
+            growing: self.state.growing.publish(),
+            frozen: self.state.frozen.iter().map(|frozen| frozen.view.clone()).collect(),
+        };
+        published.publish(snapshot, |keys| {
+            self.state.drain_changes(keys);
+            change(keys);
+        });
+    }
+
+    fn poison(&mut self, error: &Error) {
+        if self.failure.is_none() {
+            tracing::error!(collection = self.collection, %error, "log failed; no more writes");
+            let failure =
+                Error::Poisoned { collection: self.collection.clone(), cause: error.to_string() };
+            self.failure = Some(failure);
+        }
+    }
+
+    /// The first failure, after which nothing is written.
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// Makes everything published durable, whatever the durability, and returns its sequence: what
+    /// a segment is built from must not be ahead of what a power cut leaves of the log.
+    pub fn sync(&mut self) -> Result<u64> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if let Err(error) = self.log.sync() {
+            self.poison(&error);
+            return Err(error);
+        }
+        Ok(self.sequence())
+    }
+}

@@ -1,0 +1,96 @@
+//! Bounded thread pools, one per kind of work, so that a build never starves a search and no call
+//! into native code ever runs on a thread that serves sockets.
+
+use std::sync::Arc;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::config::ComputeConfig;
+use crate::error::{Error, Result};
+
+/// The pools of a database.
+#[derive(Debug)]
+pub struct Compute {
+    search: ThreadPool,
+    write: ThreadPool,
+    seal: ThreadPool,
+    build: ThreadPool,
+    build_threads: usize,
+    search_permits: Arc<Semaphore>,
+    search_queue_max: u32,
+}
+
+fn threads(configured: u32) -> usize {
+    match configured {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        count => count as usize,
+    }
+}
+
+fn pool(name: &'static str, count: usize) -> Result<ThreadPool> {
+    ThreadPoolBuilder::new()
+        .num_threads(count)
+        .thread_name(move |i| format!("{name}-{i}"))
+        .build()
+        .map_err(|e| Error::internal(format!("the {name} pool cannot be started: {e}")))
+}
+
+impl Compute {
+    /// Starts the pools.
+    pub fn new(config: &ComputeConfig) -> Result<Self> {
+        let build_threads = threads(config.build_threads);
+        Ok(Compute {
+            search: pool("search", threads(config.search_threads))?,
+            write: pool("write", config.write_threads.max(1) as usize)?,
+            seal: pool("seal", 2)?,
+            // One merge at a time: each uses all build threads inside.
+            build: pool("build", 1)?,
+            build_threads,
+            search_permits: Arc::new(Semaphore::new(config.search_queue_max.max(1) as usize)),
+            search_queue_max: config.search_queue_max,
+        })
+    }
+
+    /// Threads a single index build may use.
+    pub fn build_threads(&self) -> usize {
+        self.build_threads
+    }
+
+    /// Runs a search on its pool. Refused when too many wait already; skipped when the caller has
+    /// gone before it starts.
+    pub async fn search<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.search_permits.clone().try_acquire_owned().map_err(|_| Error::Busy {
+            what: "the queue of searches",
+            limit: u64::from(self.search_queue_max),
+            setting: "compute.search_queue_max",
+        })?;
+        let (reply, answer) = oneshot::channel();
+        self.search.spawn_fifo(move || {
+            let _permit = permit;
+            if !reply.is_closed() {
+                // A caller who hangs up now only wastes the answer.
+                let _ = reply.send(work());
+            }
+        });
+        answer.await.unwrap_or_else(|_| Err(Error::internal("a search ended without an answer")))
+    }
+
+    /// Queues work of a collection's writer.
+    pub fn spawn_write(&self, work: impl FnOnce() + Send + 'static) {
+        self.write.spawn_fifo(work);
+    }
+
+    /// Queues the sealing of a segment.
+    pub fn spawn_seal(&self, work: impl FnOnce() + Send + 'static) {
+        self.seal.spawn_fifo(work);
+    }
+
+    /// Queues a merge.
+    pub fn spawn_build(&self, work: impl FnOnce() + Send + 'static) {
+        self.build.spawn_fifo(work);
+    }
+}

@@ -1,0 +1,341 @@
+//! The catalog: which collections there are, in one data folder that belongs to one process.
+//!
+//! ```text
+//! <data>/LOCK            held while a process uses the folder
+//!        VERSION         "voisin data folder 1"
+//!        collections/<uuid>/          one folder per collection (names never become paths)
+//!        collections/<uuid>.tmp       a creation that did not finish
+//!        collections/<uuid>.dropped   a removal that did not finish
+//!        forward.sled/   the forward store, rebuilt when lost
+//! ```
+
+mod verify;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use rayon::prelude::*;
+
+use crate::collection::{Collection, collection_folder};
+use crate::compute::Compute;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::schema::{CollectionSchema, NewCollection, SchemaLimits};
+use crate::segment::ForwardStore;
+use crate::storage::{Directory, Disk, FolderLock, RealDisk, replace_file};
+
+pub use verify::{CollectionReport, VerifyReport, verify};
+
+const VERSION_LINE: &str = "voisin data folder 1\n";
+/// Time between two looks at what has lain still.
+const TICK: Duration = Duration::from_secs(1);
+
+/// An open data folder.
+pub struct Database {
+    disk: Disk,
+    data: PathBuf,
+    config: Arc<Config>,
+    compute: Arc<Compute>,
+    forward: ForwardStore,
+    catalog: RwLock<Catalog>,
+    /// Creations and removals, one at a time.
+    changing: Mutex<()>,
+    magic_number: u64,
+    is_closed: AtomicBool,
+    ticker: Arc<Ticker>,
+    _lock: Option<FolderLock>,
+}
+
+#[derive(Default)]
+struct Catalog {
+    open: BTreeMap<String, Arc<Collection>>,
+    /// Collections that could not be opened: name (or folder where not even that could be read), why.
+    unserved: BTreeMap<String, String>,
+}
+
+#[derive(Default)]
+struct Ticker {
+    is_stopped: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("data", &self.data).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Opens the data folder of the configuration, and makes it when it is not there.
+    pub fn open(config: &Config) -> Result<Arc<Self>> {
+        let data = &config.storage.data;
+        RealDisk.create_dir(data)?;
+        let lock = FolderLock::take(data)?;
+        Self::open_on(Arc::new(RealDisk), config, Some(lock))
+    }
+
+    /// Opens a data folder on any disk; whoever calls answers for its being the only one.
+    pub fn open_on(disk: Disk, config: &Config, lock: Option<FolderLock>) -> Result<Arc<Self>> {
+        let data = config.storage.data.clone();
+        disk.create_dir(&data.join("collections"))?;
+        check_version(&*disk, &data)?;
+        disk.sync_dir(&data)?;
+        let forward_path = data.join("forward.sled");
+        let forward = ForwardStore::open(
+            disk.forward_store_root(&forward_path),
+            config.storage.forward_cache_bytes,
+        )?;
+        let database = Arc::new(Database {
+            compute: Arc::new(Compute::new(&config.compute)?),
+            config: Arc::new(config.clone()),
+            magic_number: new_magic_number(),
+            catalog: RwLock::default(),
+            changing: Mutex::new(()),
+            is_closed: AtomicBool::new(false),
+            ticker: Arc::default(),
+            _lock: lock,
+            disk,
+            data,
+            forward,
+        });
+        database.open_collections()?;
+        database.start_ticker()?;
+        Ok(database)
+    }
+
+    fn open_collections(&self) -> Result<()> {
+        let root = self.data.join("collections");
+        let names = self.disk.list(&root)?;
+        let (whole, unfinished): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| uuid::Uuid::try_parse(name).is_ok());
+        for name in unfinished {
+            if name.ends_with(".tmp") || name.ends_with(".dropped") {
+                self.disk.remove_dir(&root.join(name))?;
+            }
+        }
+        let opened: Vec<(String, Result<Arc<Collection>>)> = whole
+            .par_iter()
+            .map(|uuid| {
+                let folder = root.join(uuid);
+                let collection = self.open_collection(&folder).and_then(|collection| {
+                    match collection.schema().uuid == *uuid {
+                        true => Ok(collection),
+                        false => Err(Error::damaged(&folder, 0, "the manifest has another uuid")),
+                    }
+                });
+                (uuid.clone(), collection)
+            })
+            .collect();
+        let mut catalog = self.catalog.write();
+        for (uuid, collection) in opened {
+            let refused = match collection {
+                Ok(collection) => {
+                    let name = collection.schema().name.clone();
+                    match catalog.open.contains_key(&name) {
+                        false => {
+                            catalog.open.insert(name, collection);
+                            continue;
+                        }
+                        true => {
+                            collection.close();
+                            Error::damaged(root.join(&uuid), 0, format!("a second {name:?}"))
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            let folder = root.join(&uuid);
+            let name = Manifest::read(&*self.disk, &folder).map(|manifest| manifest.schema.name);
+            let name = name.unwrap_or_else(|_| folder.display().to_string());
+            tracing::error!(collection = name, error = %refused, "collection not served");
+            catalog.unserved.insert(name, refused.to_string());
+        }
+        let known =
+            |uuid: &str| whole.iter().any(|name| name == uuid || name.replace('-', "") == uuid);
+        self.forward.retain_trees(known);
+        Ok(())
+    }
+
+    fn open_collection(&self, folder: &Path) -> Result<Arc<Collection>> {
+        Collection::open(
+            &self.disk,
+            folder,
+            &self.forward,
+            &self.config,
+            &self.compute,
+            self.magic_number,
+        )
+    }
+
+    fn start_ticker(self: &Arc<Self>) -> Result<()> {
+        let database = Arc::downgrade(self);
+        let ticker = self.ticker.clone();
+        let run = move || {
+            loop {
+                let mut is_stopped = ticker.is_stopped.lock();
+                if !*is_stopped {
+                    ticker.wake.wait_for(&mut is_stopped, TICK);
+                }
+                if *is_stopped {
+                    return;
+                }
+                drop(is_stopped);
+                let Some(database) = database.upgrade() else { return };
+                database.collections().iter().for_each(Collection::tick);
+            }
+        };
+        std::thread::Builder::new()
+            .name("ticker".into())
+            .spawn(run)
+            .map(drop)
+            .map_err(|e| Error::internal(format!("the ticker thread cannot be started: {e}")))
+    }
+
+    /// Creates a collection; it serves at once, or nothing of it is left.
+    pub async fn create_collection(self: &Arc<Self>, new: NewCollection) -> Result<()> {
+        let database = self.clone();
+        blocking(move || database.create_now(new)).await
+    }
+
+    fn create_now(&self, new: NewCollection) -> Result<()> {
+        let _changing = self.changing.lock();
+        self.check_open()?;
+        let limits = SchemaLimits {
+            dimension_max: self.config.limits.dimension_max,
+            columns_max: self.config.limits.columns_max,
+        };
+        let catalog_names = |name: &str| {
+            let catalog = self.catalog.read();
+            catalog.open.contains_key(name) || catalog.unserved.contains_key(name)
+        };
+        let schema = CollectionSchema::new(new, &limits, catalog_names)?;
+        let count = self.catalog.read().open.len() as u64;
+        if count >= u64::from(self.config.limits.collections_max) {
+            return Err(Error::LimitExceeded {
+                what: "number of collections",
+                value: count + 1,
+                limit: u64::from(self.config.limits.collections_max),
+                setting: "limits.collections_max",
+            });
+        }
+        let folder = collection_folder(&self.data, &schema.uuid);
+        let name = schema.name.clone();
+        Collection::create(&self.disk, &folder, schema)?;
+        let collection = self.open_collection(&folder).inspect_err(|_| {
+            if let Err(error) = self.disk.remove_dir(&folder) {
+                tracing::warn!(%error, "what a failed creation left is not removed");
+            }
+        })?;
+        tracing::info!(collection = name, "collection created");
+        self.catalog.write().open.insert(name, collection);
+        Ok(())
+    }
+
+    /// Removes a collection and all its data.
+    pub async fn drop_collection(self: &Arc<Self>, name: &str) -> Result<()> {
+        let database = self.clone();
+        let name = name.to_owned();
+        blocking(move || database.drop_now(&name)).await
+    }
+
+    fn drop_now(&self, name: &str) -> Result<()> {
+        let _changing = self.changing.lock();
+        let collection = self.collection(name)?;
+        let folder = collection.folder().to_path_buf();
+        let dropped = folder.with_extension("dropped");
+        self.disk.rename(&folder, &dropped)?;
+        if let Some(parent) = folder.parent() {
+            self.disk.sync_dir(parent)?;
+        }
+        collection.mark_dropped();
+        self.catalog.write().open.remove(name);
+        self.forward.drop_tree(&collection.schema().uuid);
+        if let Err(error) = self.disk.remove_dir(&dropped) {
+            tracing::warn!(%error, "dropped collection not removed; the next start removes it");
+        }
+        tracing::info!(collection = name, "collection dropped");
+        Ok(())
+    }
+
+    /// An open collection.
+    pub fn collection(&self, name: &str) -> Result<Arc<Collection>> {
+        self.check_open()?;
+        let catalog = self.catalog.read();
+        if let Some(collection) = catalog.open.get(name) {
+            return Ok(collection.clone());
+        }
+        Err(match catalog.unserved.get(name) {
+            Some(cause) => Error::Unserved { collection: name.to_owned(), cause: cause.clone() },
+            None => Error::CollectionNotFound { name: name.to_owned() },
+        })
+    }
+
+    /// All open collections, by name.
+    pub fn collections(&self) -> Vec<Arc<Collection>> {
+        self.catalog.read().open.values().cloned().collect()
+    }
+
+    /// Collections that could not be opened, by name or folder, each with why.
+    pub fn unserved(&self) -> Vec<(String, String)> {
+        let catalog = self.catalog.read();
+        catalog.unserved.iter().map(|(name, cause)| (name.clone(), cause.clone())).collect()
+    }
+
+    /// The number that writes to repository collections carry; new for every process.
+    pub fn magic_number(&self) -> u64 {
+        self.magic_number
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.is_closed.load(Ordering::SeqCst) {
+            true => Err(Error::Stopping),
+            false => Ok(()),
+        }
+    }
+
+    /// Ends background work and makes everything durable. Everything asked afterwards is answered
+    /// with [`Error::Stopping`].
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        *self.ticker.is_stopped.lock() = true;
+        self.ticker.wake.notify_all();
+        let _changing = self.changing.lock();
+        for collection in self.collections() {
+            collection.close();
+        }
+        self.forward.flush();
+    }
+}
+
+/// Runs file work off the threads that serve sockets. It runs to its end even if the caller goes.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|e| Err(Error::internal(format!("a task ended early: {e}"))))
+}
+
+fn check_version(disk: &dyn Directory, data: &Path) -> Result<()> {
+    let path = data.join("VERSION");
+    if !disk.exists(&path) {
+        return replace_file(disk, &path, VERSION_LINE.as_bytes());
+    }
+    let found = disk.read(&path)?;
+    if &found[..] == VERSION_LINE.as_bytes() {
+        return Ok(());
+    }
+    let detail = format!("{:?} is not {VERSION_LINE:?}", String::from_utf8_lossy(&found));
+    Err(Error::damaged(path, 0, detail))
+}
+
+/// Microseconds since the epoch at the start of the process: never 0, and never that of an earlier
+/// process on a clock that goes forward.
+fn new_magic_number() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::from_micros(1));
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX).max(1)
+}

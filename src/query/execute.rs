@@ -1,0 +1,196 @@
+//! From a plan and the segments of a snapshot to hits.
+
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::reply::{Hit, QueryProfile};
+use crate::error::{Error, Result};
+use crate::index::{Candidate, GraphSearch, ScanTarget, TopK, scan, search_graph};
+use crate::schema::{CollectionSchema, ForwardRow, KnnPlan, VectorColumn};
+use crate::segment::{ColumnGraph, GrowingView, Sealed};
+use crate::simd::Query;
+
+/// Rows scanned by one task when a query may use several threads.
+const PARALLEL_ROWS: u64 = 65_536;
+
+/// A segment of a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub enum SegmentRef<'a> {
+    /// Sealed.
+    Sealed(&'a Sealed),
+    /// Growing or frozen.
+    Growing(&'a GrowingView),
+}
+
+impl SegmentRef<'_> {
+    fn rows(&self) -> u64 {
+        match self {
+            SegmentRef::Sealed(sealed) => u64::from(sealed.rows()),
+            SegmentRef::Growing(view) => u64::from(view.rows),
+        }
+    }
+
+    fn forward(&self, row: u32) -> ForwardRow {
+        match self {
+            SegmentRef::Sealed(sealed) => sealed.forward(row),
+            SegmentRef::Growing(view) => {
+                let found = view.locate(row).and_then(|(block, at)| block.forward.get(at));
+                found.cloned().unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// Answers a query over the segments that a snapshot at `sequence` sees. Runs to its end on the
+/// calling pool; `results_max` bounds the hits over all query vectors.
+pub fn execute(
+    schema: &CollectionSchema,
+    plan: &KnnPlan,
+    segments: &[SegmentRef<'_>],
+    sequence: u64,
+    results_max: u64,
+    profile: &mut QueryProfile,
+) -> Result<Vec<Vec<Hit>>> {
+    let started = Instant::now();
+    let rows: u64 = segments.iter().map(SegmentRef::rows).sum();
+    let k = plan.topk.min(usize::try_from(rows).unwrap_or(usize::MAX));
+    let wanted = k as u64 * plan.vectors.len() as u64;
+    if wanted > results_max {
+        return Err(Error::LimitExceeded {
+            what: "topk (no more than there are rows) times batch_count",
+            value: wanted,
+            limit: results_max,
+            setting: "limits.query_results_max",
+        });
+    }
+    if k == 0 {
+        return Ok(vec![Vec::new(); plan.vectors.len()]);
+    }
+    let column = schema
+        .columns
+        .get(plan.column)
+        .ok_or_else(|| Error::internal("the plan names a column that the schema lacks"))?;
+    let search = Search { column, plan, k, segments, sequence };
+    let found: Vec<Vec<Candidate>> = match &plan.vectors[..] {
+        [vector] => vec![search.one(vector)?],
+        vectors => vectors.par_iter().map(|v| search.one(v)).collect::<Result<_>>()?,
+    };
+    profile.execute = started.elapsed();
+    let started = Instant::now();
+    let results = found
+        .into_iter()
+        .map(|candidates| {
+            candidates
+                .into_iter()
+                .map(|candidate| {
+                    let (segment, row) = candidate.place;
+                    let forward = segments[segment as usize].forward(row);
+                    Hit { key: candidate.key, score: candidate.score, forward }
+                })
+                .collect()
+        })
+        .collect();
+    profile.merge_and_sort = started.elapsed();
+    Ok(results)
+}
+
+struct Search<'a> {
+    column: &'a VectorColumn,
+    plan: &'a KnnPlan,
+    k: usize,
+    segments: &'a [SegmentRef<'a>],
+    sequence: u64,
+}
+
+impl Search<'_> {
+    /// The k nearest of one query vector. Large exact scans are spread over the pool.
+    fn one(&self, vector: &[u8]) -> Result<Vec<Candidate>> {
+        let query =
+            Query::new(self.column.element, self.column.metric, self.column.dimension, vector);
+        let query = query.ok_or_else(|| Error::internal("a checked query vector does not fit"))?;
+        let scanned: u64 =
+            self.segments.iter().filter(|s| self.graph(s).is_none()).map(SegmentRef::rows).sum();
+        if scanned < 2 * PARALLEL_ROWS {
+            let mut top = TopK::new(self.k, self.plan.radius);
+            for position in 0..self.segments.len() {
+                self.segment(position, &query, vector, &mut top)?;
+            }
+            return Ok(top.into_sorted());
+        }
+        let parts: Vec<Vec<Candidate>> = (0..self.segments.len())
+            .into_par_iter()
+            .map(|position| {
+                let mut top = TopK::new(self.k, self.plan.radius);
+                self.segment(position, &query, vector, &mut top)?;
+                Ok(top.into_sorted())
+            })
+            .collect::<Result<_>>()?;
+        let mut top = TopK::new(self.k, self.plan.radius);
+        parts.into_iter().flatten().for_each(|candidate| top.push(candidate));
+        Ok(top.into_sorted())
+    }
+
+    /// The graph to use for a segment, if the plan allows one and the segment has it. When a good
+    /// part of the segment is wanted anyway, scanning it is quicker and exact.
+    fn graph<'s>(&self, segment: &SegmentRef<'s>) -> Option<(&'s Sealed, &'s ColumnGraph)> {
+        match segment {
+            SegmentRef::Sealed(sealed)
+                if !self.plan.exact && (self.k as u64) < u64::from(sealed.rows()) / 8 =>
+            {
+                sealed.graph(self.plan.column).map(|graph| (*sealed, graph))
+            }
+            _ => None,
+        }
+    }
+
+    fn segment(&self, position: usize, query: &Query, vector: &[u8], top: &mut TopK) -> Result<()> {
+        let segment = &self.segments[position];
+        if let Some((sealed, graph)) = self.graph(segment) {
+            let search = GraphSearch {
+                vector,
+                query,
+                column: self.plan.column,
+                k: self.k,
+                ef_search: self.plan.ef_search,
+                sequence: self.sequence,
+                segment: position as u32,
+            };
+            let mut own = TopK::new(self.k, None);
+            let found = search_graph(sealed, graph, &search, &mut own)?;
+            if found >= self.k.min(graph.graph.len()) {
+                own.into_sorted().into_iter().for_each(|candidate| top.push(candidate));
+                return Ok(());
+            }
+            // The walk ended short of k though more rows are live: the promise is kept by scanning.
+        }
+        self.scan(position, query, top);
+        Ok(())
+    }
+
+    fn scan(&self, position: usize, query: &Query, top: &mut TopK) {
+        let column = self.plan.column;
+        let sequence = self.sequence;
+        match self.segments[position] {
+            SegmentRef::Growing(view) => {
+                for block in &view.blocks {
+                    let marks = block.tombstones.marks();
+                    let place = (position as u32, block.first_row);
+                    let rows = &block.rows;
+                    scan(query, &ScanTarget { rows, column, marks, sequence, place }, top);
+                }
+            }
+            SegmentRef::Sealed(sealed) => {
+                for (first_row, rows) in sealed.blocks() {
+                    let first = first_row as usize;
+                    let Some(marks) = sealed.tombstones.marks().get(first..first + rows.len())
+                    else {
+                        return;
+                    };
+                    let place = (position as u32, first_row);
+                    scan(query, &ScanTarget { rows, column, marks, sequence, place }, top);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Answering a checked query over one snapshot: a plan per segment, a merge, the winners' values.
+
+mod execute;
+mod reply;
+
+pub use execute::{SegmentRef, execute};
+pub use reply::{Hit, KnnReply, QueryProfile};

@@ -1,0 +1,20 @@
+//! Segments: where rows live. A growing segment takes rows and is searched exactly; a sealed one is
+//! a folder of immutable files. Both hold their vectors in the same blocks, so that one scan serves
+//! both, and both mark deleted rows with the sequence that deleted them, so that a snapshot taken
+//! before goes on seeing them.
+
+mod block;
+mod builder;
+mod forward_store;
+mod growing;
+mod rows_file;
+mod sealed;
+mod tombstones;
+
+pub use block::{ColumnBlock, Rows};
+pub use builder::{BuildPlan, Built, GraphRule, MergeSource, build_segment};
+pub use forward_store::{ForwardStore, ForwardTree};
+pub use growing::{Block, Growing, GrowingView};
+pub use rows_file::KindSet;
+pub use sealed::{ColumnGraph, Sealed, SegmentContext, segment_folder, segment_id};
+pub use tombstones::{LIVE, Tombstones, encode as encode_tombstones};

@@ -1,0 +1,455 @@
+//! `rows.arrow`: the rows of a sealed segment as an Arrow IPC file that any Arrow tool opens.
+//!
+//! Columns, in order: `_key` (uint64), `_lsn` (uint64, repository collections only), one per index
+//! column (fixed-size list of float, halffloat, int8 or int16; fixed-size binary for INT4 and the bit
+//! types; null where a row has no vector), one per forward column. A forward column whose values are
+//! all of one kind has that kind's Arrow type; one of mixed kinds is a struct with one nullable field
+//! per kind; one without values is of type null. A forward column that shares its name with an index
+//! column is called `<name>#forward`. Record batches hold [`BATCH_ROWS`] rows each, buffers are
+//! aligned to 64 bytes and not compressed, so that vectors are read where they are mapped.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{
+    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt32Type,
+    UInt64Type,
+};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array,
+    Float64Array, Int32Array, Int64Array, LargeBinaryArray, LargeStringArray, NullArray,
+    PrimitiveArray, RecordBatch, StructArray, UInt32Array, UInt64Array,
+};
+use arrow_buffer::{Buffer, NullBuffer, ScalarBuffer};
+use arrow_ipc::reader::{FileDecoder, read_footer_length};
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
+use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
+use bytes::Bytes;
+
+use super::block::{ColumnBlock, Rows};
+use crate::error::{Error, Result};
+use crate::schema::{CollectionSchema, ElementType, ForwardRow, Value, VectorColumn};
+use crate::storage::{ChecksumWriter, Directory};
+
+type ArrowResult<T> = std::result::Result<T, ArrowError>;
+
+/// Rows of a record batch; the last may have fewer.
+pub const BATCH_ROWS: usize = 65_536;
+
+/// The kinds of value a forward column holds within a segment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KindSet(u16);
+
+const KINDS: [&str; 9] =
+    ["bytes", "string", "bool", "int32", "int64", "uint32", "uint64", "float", "double"];
+
+const fn kind_of(value: &Value) -> usize {
+    match value {
+        Value::Bytes(_) => 0,
+        Value::String(_) => 1,
+        Value::Bool(_) => 2,
+        Value::Int32(_) => 3,
+        Value::Int64(_) => 4,
+        Value::UInt32(_) => 5,
+        Value::UInt64(_) => 6,
+        Value::Float(_) => 7,
+        Value::Double(_) => 8,
+    }
+}
+
+fn kind_type(kind: usize) -> DataType {
+    match kind {
+        0 => DataType::LargeBinary,
+        1 => DataType::LargeUtf8,
+        2 => DataType::Boolean,
+        3 => DataType::Int32,
+        4 => DataType::Int64,
+        5 => DataType::UInt32,
+        6 => DataType::UInt64,
+        7 => DataType::Float32,
+        _ => DataType::Float64,
+    }
+}
+
+impl KindSet {
+    /// Adds the kind of a value.
+    pub fn include(&mut self, value: &Value) {
+        self.0 |= 1 << kind_of(value);
+    }
+
+    /// Adds all kinds of another set.
+    pub fn include_all(&mut self, other: KindSet) {
+        self.0 |= other.0;
+    }
+
+    fn kinds(self) -> impl Iterator<Item = usize> {
+        (0..KINDS.len()).filter(move |kind| self.0 & (1 << kind) != 0)
+    }
+
+    fn data_type(self) -> DataType {
+        let kinds: Vec<usize> = self.kinds().collect();
+        match kinds[..] {
+            [] => DataType::Null,
+            [kind] => kind_type(kind),
+            _ => DataType::Struct(
+                kinds.iter().map(|&kind| Field::new(KINDS[kind], kind_type(kind), true)).collect(),
+            ),
+        }
+    }
+
+    fn of_type(data_type: &DataType) -> Option<KindSet> {
+        match data_type {
+            DataType::Null => Some(KindSet(0)),
+            DataType::Struct(fields) => {
+                let mut set = KindSet(0);
+                for field in fields {
+                    let kind = KINDS.iter().position(|name| name == field.name())?;
+                    (kind_type(kind) == *field.data_type()).then_some(())?;
+                    set.0 |= 1 << kind;
+                }
+                Some(set)
+            }
+            single => (0..KINDS.len())
+                .find(|kind| kind_type(*kind) == *single)
+                .map(|kind| KindSet(1 << kind)),
+        }
+    }
+}
+
+/// The Arrow schema of a segment's rows.
+fn arrow_schema(schema: &CollectionSchema, kinds: &[KindSet]) -> SchemaRef {
+    let mut fields = vec![Field::new("_key", DataType::UInt64, false)];
+    if schema.follows_repository() {
+        fields.push(Field::new("_lsn", DataType::UInt64, false));
+    }
+    for column in &schema.columns {
+        fields.push(Field::new(&column.name, vector_type(column), true));
+    }
+    for (name, kinds) in schema.forward_columns.iter().zip(kinds) {
+        let taken = fields.iter().any(|field| field.name() == name);
+        let name = if taken { format!("{name}#forward") } else { name.clone() };
+        fields.push(Field::new(name, kinds.data_type(), true));
+    }
+    let metadata = [
+        ("voisin.collection".to_string(), schema.name.clone()),
+        ("voisin.format".to_string(), "1".to_string()),
+    ];
+    Arc::new(Schema::new_with_metadata(fields, HashMap::from(metadata)))
+}
+
+fn list_item(column: &VectorColumn) -> Option<Arc<Field>> {
+    let item = match column.element {
+        ElementType::Fp32 => DataType::Float32,
+        ElementType::Fp16 => DataType::Float16,
+        ElementType::Int8 => DataType::Int8,
+        ElementType::Int16 => DataType::Int16,
+        ElementType::Int4 | ElementType::Binary32 | ElementType::Binary64 => return None,
+    };
+    Some(Arc::new(Field::new("item", item, false)))
+}
+
+fn vector_type(column: &VectorColumn) -> DataType {
+    match (column.vector_bytes(), list_item(column)) {
+        (None, _) => DataType::Null,
+        (Some(_), Some(item)) => DataType::FixedSizeList(item, column.dimension as i32),
+        (Some(bytes), None) => DataType::FixedSizeBinary(bytes as i32),
+    }
+}
+
+/// Writes a segment's rows, batch by batch.
+pub struct RowsWriter {
+    schema: SchemaRef,
+    vector_columns: Vec<VectorColumn>,
+    kinds: Vec<KindSet>,
+    path: std::path::PathBuf,
+    writer: FileWriter<ChecksumWriter>,
+}
+
+fn arrow_failure(path: &Path, error: &ArrowError) -> Error {
+    Error::io("write", path, error)
+}
+
+impl RowsWriter {
+    /// Creates the file. `kinds` has the kinds of every forward column over all rows to come.
+    pub fn create(
+        disk: &dyn Directory,
+        path: &Path,
+        schema: &CollectionSchema,
+        kinds: Vec<KindSet>,
+    ) -> Result<Self> {
+        let arrow_schema = arrow_schema(schema, &kinds);
+        let options = IpcWriteOptions::try_new(64, false, arrow_ipc::MetadataVersion::V5)
+            .map_err(|e| arrow_failure(path, &e))?;
+        let file = ChecksumWriter::create(disk, path)?;
+        let writer = FileWriter::try_new_with_options(file, &arrow_schema, options)
+            .map_err(|e| arrow_failure(path, &e))?;
+        Ok(RowsWriter {
+            schema: arrow_schema,
+            vector_columns: schema.columns.clone(),
+            kinds,
+            path: path.to_path_buf(),
+            writer,
+        })
+    }
+
+    /// Writes one batch of at most [`BATCH_ROWS`] rows; all but the last must have exactly that many.
+    pub fn write(&mut self, rows: &Rows, forward: &[ForwardRow]) -> Result<()> {
+        let batch = self.batch(rows, forward).map_err(|e| arrow_failure(&self.path, &e))?;
+        self.writer.write(&batch).map_err(|e| arrow_failure(&self.path, &e))
+    }
+
+    fn batch(&self, rows: &Rows, forward: &[ForwardRow]) -> ArrowResult<RecordBatch> {
+        let mut arrays: Vec<ArrayRef> = vec![Arc::new(UInt64Array::new(rows.keys.clone(), None))];
+        if let Some(lsns) = &rows.lsns {
+            arrays.push(Arc::new(UInt64Array::new(lsns.clone(), None)));
+        }
+        for (column, block) in self.vector_columns.iter().zip(&rows.columns) {
+            arrays.push(vector_array(column, block, rows.len())?);
+        }
+        for (position, kinds) in self.kinds.iter().enumerate() {
+            let values: Vec<Option<&Value>> =
+                forward.iter().map(|row| row.get(position).and_then(Option::as_ref)).collect();
+            arrays.push(forward_array(*kinds, &values));
+        }
+        RecordBatch::try_new(self.schema.clone(), arrays)
+    }
+
+    /// Finishes and syncs the file; returns (bytes, CRC-32C).
+    pub fn finish(self) -> Result<(u64, u32)> {
+        let path = self.path;
+        self.writer.into_inner().map_err(|e| arrow_failure(&path, &e))?.finish()
+    }
+}
+
+fn vector_array(column: &VectorColumn, block: &ColumnBlock, rows: usize) -> ArrowResult<ArrayRef> {
+    if block.vector_bytes == 0 {
+        return Ok(Arc::new(NullArray::new(rows)));
+    }
+    let nulls = block.present.clone().map(NullBuffer::new);
+    let Some(item) = list_item(column) else {
+        let width = block.vector_bytes as i32;
+        return Ok(Arc::new(FixedSizeBinaryArray::try_new(width, block.data.clone(), nulls)?));
+    };
+    let count = rows * column.dimension as usize;
+    let data = block.data.clone();
+    let values: ArrayRef = match column.element {
+        ElementType::Fp32 => primitive::<Float32Type>(data, count),
+        ElementType::Fp16 => primitive::<Float16Type>(data, count),
+        ElementType::Int16 => primitive::<Int16Type>(data, count),
+        _ => primitive::<Int8Type>(data, count),
+    };
+    let list = FixedSizeListArray::try_new(item, column.dimension as i32, values, nulls)?;
+    Ok(Arc::new(list))
+}
+
+fn primitive<T: arrow_array::ArrowPrimitiveType>(data: Buffer, count: usize) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::new(data, 0, count), None))
+}
+
+fn forward_array(kinds: KindSet, values: &[Option<&Value>]) -> ArrayRef {
+    let each: Vec<usize> = kinds.kinds().collect();
+    match each[..] {
+        [] => Arc::new(NullArray::new(values.len())),
+        [kind] => kind_array(kind, values),
+        _ => {
+            let fields: Fields =
+                each.iter().map(|&kind| Field::new(KINDS[kind], kind_type(kind), true)).collect();
+            let arrays = each.iter().map(|&kind| kind_array(kind, values)).collect();
+            let set: Vec<bool> = values.iter().map(Option::is_some).collect();
+            Arc::new(StructArray::new(fields, arrays, Some(NullBuffer::from(set))))
+        }
+    }
+}
+
+/// The values of one kind; rows of another kind are null.
+fn kind_array(kind: usize, values: &[Option<&Value>]) -> ArrayRef {
+    macro_rules! collect {
+        ($array:ty, $pattern:pat => $value:expr) => {
+            Arc::new(
+                values
+                    .iter()
+                    .map(|value| match value {
+                        Some($pattern) => Some($value),
+                        _ => None,
+                    })
+                    .collect::<$array>(),
+            )
+        };
+    }
+    match kind {
+        0 => collect!(LargeBinaryArray, Value::Bytes(v) => v.as_ref()),
+        1 => collect!(LargeStringArray, Value::String(v) => v.as_str()),
+        2 => collect!(BooleanArray, Value::Bool(v) => *v),
+        3 => collect!(Int32Array, Value::Int32(v) => *v),
+        4 => collect!(Int64Array, Value::Int64(v) => *v),
+        5 => collect!(UInt32Array, Value::UInt32(v) => *v),
+        6 => collect!(UInt64Array, Value::UInt64(v) => *v),
+        7 => collect!(Float32Array, Value::Float(v) => *v),
+        _ => collect!(Float64Array, Value::Double(v) => *v),
+    }
+}
+
+/// One record batch as it lies in the mapped file.
+#[derive(Debug)]
+pub struct Batch {
+    /// Row number of the first.
+    pub first_row: u32,
+    /// Keys and vectors.
+    pub rows: Rows,
+    /// Forward columns.
+    forward: Vec<ArrayRef>,
+}
+
+impl Batch {
+    /// The forward values of a row of this batch.
+    pub fn forward(&self, row: usize) -> ForwardRow {
+        self.forward.iter().map(|array| value_at(array, row)).collect()
+    }
+}
+
+fn value_at(array: &ArrayRef, row: usize) -> Option<Value> {
+    if array.is_null(row) || row >= array.len() {
+        return None;
+    }
+    Some(match array.data_type() {
+        DataType::LargeBinary => {
+            Value::Bytes(Bytes::copy_from_slice(array.as_binary::<i64>().value(row)))
+        }
+        DataType::LargeUtf8 => Value::String(array.as_string::<i64>().value(row).to_owned()),
+        DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
+        DataType::Int32 => Value::Int32(array.as_primitive::<Int32Type>().value(row)),
+        DataType::Int64 => Value::Int64(array.as_primitive::<Int64Type>().value(row)),
+        DataType::UInt32 => Value::UInt32(array.as_primitive::<UInt32Type>().value(row)),
+        DataType::UInt64 => Value::UInt64(array.as_primitive::<UInt64Type>().value(row)),
+        DataType::Float32 => Value::Float(array.as_primitive::<Float32Type>().value(row)),
+        DataType::Float64 => Value::Double(array.as_primitive::<Float64Type>().value(row)),
+        DataType::Struct(_) => {
+            return array.as_struct().columns().iter().find_map(|field| value_at(field, row));
+        }
+        _ => return None,
+    })
+}
+
+/// A segment's rows, read where they are mapped.
+#[derive(Debug)]
+pub struct RowsFile {
+    /// The record batches in row order.
+    pub batches: Vec<Batch>,
+    /// Kinds of every forward column.
+    pub kinds: Vec<KindSet>,
+    /// Rows in all batches.
+    pub rows: u32,
+}
+
+impl RowsFile {
+    /// Opens a mapped file whose checksum was verified, and checks that it holds what the collection
+    /// declares.
+    pub fn open(bytes: Bytes, path: &Path, schema: &CollectionSchema) -> Result<Self> {
+        let damaged = |detail: String| Error::damaged(path, 0, detail);
+        let (file_schema, batches) =
+            read_batches(bytes).map_err(|e| damaged(format!("not a readable Arrow file: {e}")))?;
+        let first_forward = 1 + usize::from(schema.follows_repository()) + schema.columns.len();
+        let kinds: Option<Vec<KindSet>> = file_schema
+            .fields()
+            .iter()
+            .skip(first_forward)
+            .map(|field| KindSet::of_type(field.data_type()))
+            .collect();
+        let kinds = kinds.ok_or_else(|| damaged("a forward column of an unknown type".into()))?;
+        if kinds.len() != schema.forward_columns.len()
+            || arrow_schema(schema, &kinds).fields() != file_schema.fields()
+        {
+            return Err(damaged("the columns are not those of the collection".into()));
+        }
+        let mut file = RowsFile { batches: Vec::new(), kinds, rows: 0 };
+        let last = batches.len().saturating_sub(1);
+        for (position, batch) in batches.iter().enumerate() {
+            if position != last && batch.num_rows() != BATCH_ROWS {
+                return Err(damaged(format!("batch {position} has {} rows", batch.num_rows())));
+            }
+            let batch = split_batch(batch, file.rows, schema)
+                .ok_or_else(|| damaged(format!("batch {position} cannot be read in place")))?;
+            file.rows += batch.rows.len() as u32;
+            file.batches.push(batch);
+        }
+        Ok(file)
+    }
+
+    /// The batch that holds a row, and the row's place in it.
+    pub fn locate(&self, row: u32) -> Option<(&Batch, usize)> {
+        let batch = self.batches.get(row as usize / BATCH_ROWS)?;
+        let place = row as usize % BATCH_ROWS;
+        (place < batch.rows.len()).then_some((batch, place))
+    }
+}
+
+fn read_batches(bytes: Bytes) -> ArrowResult<(SchemaRef, Vec<RecordBatch>)> {
+    let short = || ArrowError::IpcError("the file is cut short".into());
+    let buffer = Buffer::from(bytes);
+    let trailer_start = buffer.len().checked_sub(10).ok_or_else(short)?;
+    let mut trailer = [0; 10];
+    trailer.copy_from_slice(&buffer[trailer_start..]);
+    let footer_bytes = read_footer_length(trailer)?;
+    let footer_start = trailer_start.checked_sub(footer_bytes).ok_or_else(short)?;
+    let footer = arrow_ipc::root_as_footer(&buffer[footer_start..trailer_start])
+        .map_err(|e| ArrowError::IpcError(e.to_string()))?;
+    let no_schema = || ArrowError::IpcError("the footer has no schema".into());
+    let schema = arrow_ipc::convert::try_fb_to_schema(footer.schema().ok_or_else(no_schema)?)?;
+    let schema = Arc::new(schema);
+    let decoder = FileDecoder::new(schema.clone(), footer.version()).with_require_alignment(true);
+    let mut batches = Vec::new();
+    for block in footer.recordBatches().iter().flatten() {
+        let (Ok(offset), Ok(body), Ok(metadata)) = (
+            usize::try_from(block.offset()),
+            usize::try_from(block.bodyLength()),
+            usize::try_from(block.metaDataLength()),
+        ) else {
+            return Err(short());
+        };
+        let length = body.checked_add(metadata).ok_or_else(short)?;
+        if offset.checked_add(length).is_none_or(|end| end > buffer.len()) {
+            return Err(short());
+        }
+        let data = buffer.slice_with_length(offset, length);
+        batches.extend(decoder.read_record_batch(block, &data)?);
+    }
+    Ok((schema, batches))
+}
+
+fn split_batch(batch: &RecordBatch, first_row: u32, schema: &CollectionSchema) -> Option<Batch> {
+    let rows = batch.num_rows();
+    let mut columns = batch.columns().iter();
+    let keys = columns.next()?.as_primitive_opt::<UInt64Type>()?.values().clone();
+    let lsns = match schema.follows_repository() {
+        true => Some(columns.next()?.as_primitive_opt::<UInt64Type>()?.values().clone()),
+        false => None,
+    };
+    let mut vectors = Vec::with_capacity(schema.columns.len());
+    for column in &schema.columns {
+        vectors.push(column_block(columns.next()?, column, rows)?);
+    }
+    let forward = columns.cloned().collect();
+    Some(Batch { first_row, rows: Rows { keys, lsns, columns: vectors }, forward })
+}
+
+fn column_block(array: &ArrayRef, column: &VectorColumn, rows: usize) -> Option<ColumnBlock> {
+    let Some(vector_bytes) = column.vector_bytes() else {
+        return Some(ColumnBlock { vector_bytes: 0, data: Buffer::from(&[][..]), present: None });
+    };
+    let present = array.nulls().filter(|n| n.null_count() > 0).map(|n| n.inner().clone());
+    let length = rows.checked_mul(vector_bytes)?;
+    let (buffer, start) = if let Some(list) = array.as_fixed_size_list_opt() {
+        let values = list.values().to_data();
+        let element_bytes = vector_bytes / column.dimension as usize;
+        (values.buffers().first()?.clone(), values.offset() * element_bytes)
+    } else {
+        let data = array.as_fixed_size_binary_opt()?.to_data();
+        (data.buffers().first()?.clone(), data.offset() * vector_bytes)
+    };
+    if start.checked_add(length)? > buffer.len() {
+        return None;
+    }
+    Some(ColumnBlock { vector_bytes, data: buffer.slice_with_length(start, length), present })
+}

@@ -1,0 +1,274 @@
+//! A sealed segment: a folder of immutable files, opened.
+//!
+//! ```text
+//! segment-<id>/rows.arrow           the rows
+//!              <column>.faiss       the graph of the index column at that position, where it has one
+//!              tombstones-<number>  rows deleted up to the checkpoint of manifest <number>
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::forward_store::ForwardTree;
+use super::rows_file::{KindSet, RowsFile};
+use super::tombstones::{self, Tombstones};
+use super::{ColumnBlock, Rows};
+use crate::error::{Error, Result};
+use crate::manifest::{FileEntry, Inserted, SegmentEntry};
+use crate::native::{Graph, GraphParams, RowOfId};
+use crate::schema::{CollectionSchema, ForwardRow, IndexKind, VectorColumn};
+use crate::storage::Disk;
+
+/// What every segment of a collection shares.
+#[derive(Debug, Clone)]
+pub struct SegmentContext {
+    /// Where the files are.
+    pub disk: Disk,
+    /// The collection's folder.
+    pub folder: PathBuf,
+    /// The collection's declaration.
+    pub schema: Arc<CollectionSchema>,
+    /// The collection's forward values.
+    pub forward: ForwardTree,
+}
+
+/// The folder of a segment within its collection's.
+pub fn segment_folder(collection: &Path, id: u32) -> PathBuf {
+    collection.join(format!("segment-{id}"))
+}
+
+/// The id in a segment folder's name.
+pub fn segment_id(name: &str) -> Option<u32> {
+    name.strip_prefix("segment-")?.parse().ok()
+}
+
+/// The graph of one index column, with the rows its nodes stand for.
+pub struct ColumnGraph {
+    /// The graph; node ids count the rows that have a vector in the column.
+    pub graph: Graph,
+    /// Row of each node, where some rows have no vector; else node and row are the same.
+    pub row_of_id: Option<RowOfId>,
+}
+
+impl std::fmt::Debug for ColumnGraph {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ColumnGraph").field("nodes", &self.graph.len()).finish_non_exhaustive()
+    }
+}
+
+impl ColumnGraph {
+    /// The row that a node stands for.
+    pub fn row(&self, id: u32) -> u32 {
+        match &self.row_of_id {
+            None => id,
+            Some(rows) => rows.rows().get(id as usize).copied().unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// A sealed segment, opened for searching. Immutable but for its delete marks.
+#[derive(Debug)]
+pub struct Sealed {
+    /// Identity; the folder's number.
+    pub id: u32,
+    /// The row space that the collection's key map knows these rows under.
+    pub space: u32,
+    /// Delete marks.
+    pub tombstones: Tombstones,
+    /// For statistics.
+    pub inserted: Inserted,
+    /// Bytes of all files.
+    pub file_bytes: u64,
+    rows: RowsFile,
+    graphs: Vec<Option<ColumnGraph>>,
+    forward: ForwardTree,
+}
+
+/// How the graph of a column is made, or `None` for a column that has none.
+pub(super) fn graph_params(column: &VectorColumn) -> Option<GraphParams> {
+    match column.index {
+        IndexKind::Flat => None,
+        IndexKind::Hnsw { max_neighbor_count, ef_construction, .. } => Some(GraphParams {
+            element: column.element,
+            metric: column.metric,
+            dimension: column.dimension,
+            max_neighbor_count,
+            ef_construction,
+        }),
+    }
+}
+
+/// Maps a file and verifies its size and checksum.
+pub(super) fn map_verified(
+    context: &SegmentContext,
+    folder: &Path,
+    file: &FileEntry,
+) -> Result<bytes::Bytes> {
+    let path = folder.join(&file.name);
+    // Names come from the manifest; a checksum keeps accidents out, this keeps strangers in the folder.
+    if file.name.contains(['/', '\\']) || file.name == ".." {
+        return Err(Error::damaged(&path, 0, "the manifest names a file outside its segment"));
+    }
+    let bytes = context.disk.map(&path)?;
+    if bytes.len() as u64 != file.bytes {
+        let detail = format!("{} bytes, the manifest says {}", bytes.len(), file.bytes);
+        return Err(Error::damaged(&path, bytes.len() as u64, detail));
+    }
+    let crc = crc32c::crc32c(&bytes);
+    if crc != file.crc32c {
+        let detail = format!("CRC-32C {crc:08x}, the manifest says {:08x}", file.crc32c);
+        return Err(Error::damaged(&path, 0, detail));
+    }
+    Ok(bytes)
+}
+
+impl Sealed {
+    /// Opens a segment: maps its files, verifies every checksum and that the files fit each other.
+    /// Graphs that were just built may be handed in instead of being read again.
+    pub fn open(
+        context: &SegmentContext,
+        entry: &SegmentEntry,
+        space: u32,
+        mut built: Vec<Option<Graph>>,
+    ) -> Result<Self> {
+        let folder = segment_folder(&context.folder, entry.id);
+        let path = folder.join(&entry.rows_file.name);
+        let bytes = map_verified(context, &folder, &entry.rows_file)?;
+        let rows = RowsFile::open(bytes, &path, &context.schema)?;
+        if rows.rows != entry.rows {
+            let detail = format!("{} rows, the manifest says {}", rows.rows, entry.rows);
+            return Err(Error::damaged(&path, 0, detail));
+        }
+        let mut graphs: Vec<Option<ColumnGraph>> = Vec::new();
+        graphs.resize_with(context.schema.columns.len(), || None);
+        for graph_entry in &entry.graph_files {
+            let position = graph_entry.column as usize;
+            let path = folder.join(&graph_entry.file.name);
+            let column = context.schema.columns.get(position);
+            let params = column.and_then(graph_params).ok_or_else(|| {
+                Error::damaged(&path, 0, "a graph of a column that has no graphs")
+            })?;
+            let graph = match built.get_mut(position).and_then(Option::take) {
+                Some(graph) => graph,
+                None => {
+                    let bytes = map_verified(context, &folder, &graph_entry.file)?;
+                    Graph::from_bytes(&bytes, &params).map_err(|e| e.in_file(&path))?
+                }
+            };
+            let row_of_id = rows_with_vector(&rows, position).map(|r| RowOfId::new(r.into()));
+            let nodes = row_of_id.as_ref().map_or(rows.rows as usize, |r| r.rows().len());
+            if graph.len() != nodes {
+                let detail = format!("{} nodes for {nodes} vectors", graph.len());
+                return Err(Error::damaged(&path, 0, detail));
+            }
+            graphs[position] = Some(ColumnGraph { graph, row_of_id });
+        }
+        let tombstones = match &entry.tombstones_file {
+            None => Tombstones::all_live(rows.rows as usize),
+            Some(file) => {
+                let bytes = map_verified(context, &folder, file)?;
+                let marks = tombstones::decode(bytes, rows.rows)
+                    .map_err(|detail| Error::damaged(folder.join(&file.name), 0, detail))?;
+                Tombstones::from_marks(marks)
+            }
+        };
+        Ok(Sealed {
+            id: entry.id,
+            space,
+            tombstones,
+            inserted: entry.inserted,
+            file_bytes: entry.files().map(|file| file.bytes).sum(),
+            rows,
+            graphs,
+            forward: context.forward.clone(),
+        })
+    }
+
+    /// Rows in the files, deleted ones included.
+    pub fn rows(&self) -> u32 {
+        self.rows.rows
+    }
+
+    /// Runs of rows, each with the row number of its first.
+    pub fn blocks(&self) -> impl Iterator<Item = (u32, &Rows)> {
+        self.rows.batches.iter().map(|batch| (batch.first_row, &batch.rows))
+    }
+
+    /// The graph of an index column, if this segment has one.
+    pub fn graph(&self, column: usize) -> Option<&ColumnGraph> {
+        self.graphs.get(column)?.as_ref()
+    }
+
+    /// True when any index column has a graph.
+    pub fn has_graph(&self) -> bool {
+        self.graphs.iter().any(Option::is_some)
+    }
+
+    /// The key of a row.
+    pub fn key(&self, row: u32) -> Option<u64> {
+        let (batch, place) = self.rows.locate(row)?;
+        batch.rows.keys.get(place).copied()
+    }
+
+    /// The stored LSN of a row; 0 in direct collections.
+    pub fn lsn(&self, row: u32) -> u64 {
+        let found = self.rows.locate(row);
+        found
+            .and_then(|(batch, place)| batch.rows.lsns.as_ref()?.get(place).copied())
+            .unwrap_or_default()
+    }
+
+    /// The stored vector of a row in an index column, if it has one.
+    pub fn vector(&self, column: usize, row: u32) -> Option<&[u8]> {
+        let (batch, place) = self.rows.locate(row)?;
+        batch.rows.columns.get(column)?.vector(place)
+    }
+
+    /// The vectors of an index column and the place of a row among them.
+    pub fn column(&self, column: usize, row: u32) -> Option<(&ColumnBlock, usize)> {
+        let (batch, place) = self.rows.locate(row)?;
+        Some((batch.rows.columns.get(column)?, place))
+    }
+
+    /// The forward values of a row, from the forward store or else from the segment's own file.
+    pub fn forward(&self, row: u32) -> ForwardRow {
+        if self.rows.kinds.is_empty() {
+            return ForwardRow::default();
+        }
+        self.forward.get(self.id, row).unwrap_or_else(|| self.filed_forward(row))
+    }
+
+    /// The forward values of a row from the segment's own file.
+    pub fn filed_forward(&self, row: u32) -> ForwardRow {
+        self.rows.locate(row).map_or_else(ForwardRow::default, |(batch, at)| batch.forward(at))
+    }
+
+    /// Kinds of every forward column.
+    pub fn kinds(&self) -> &[KindSet] {
+        &self.rows.kinds
+    }
+
+    /// Fills the forward store from the segment's own file, unless it holds the segment already.
+    pub fn fill_forward_store(&self) {
+        if self.rows.kinds.is_empty() || self.forward.has_segment(self.id, self.rows()) {
+            return;
+        }
+        self.forward.put_segment(self.id, (0..self.rows()).map(|row| self.filed_forward(row)));
+    }
+}
+
+/// The rows that have a vector in a column, or `None` when all do.
+fn rows_with_vector(rows: &RowsFile, column: usize) -> Option<Vec<u32>> {
+    let has_gaps = rows.batches.iter().any(|batch| {
+        let block = &batch.rows.columns[column];
+        block.count_present(batch.rows.len()) < batch.rows.len()
+    });
+    has_gaps.then(|| {
+        let present = rows.batches.iter().flat_map(|batch| {
+            let block = &batch.rows.columns[column];
+            let places = (0..batch.rows.len()).filter(|place| block.is_present(*place));
+            places.map(|place| batch.first_row + place as u32)
+        });
+        present.collect()
+    })
+}
