@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod collection;
 pub mod compute;
 pub mod config;
@@ -17,6 +18,8 @@ pub mod native;
 pub mod query;
 pub mod schema;
 pub mod segment;
+pub mod server;
 pub mod simd;
 pub mod storage;
+pub mod telemetry;
 pub mod wal;
