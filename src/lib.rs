@@ -8,4 +8,5 @@
 
 pub mod config;
 pub mod error;
+pub mod native;
 pub mod schema;
