@@ -1,0 +1,22 @@
+//! Foreign code: faiss behind a small C++ shim, and memory-mapped files.
+//!
+//! This is the only module with FFI and, beside `simd`, the only one with `unsafe`. Inside it, `ffi`
+//! and `mmap` hold all of that; the other files are checks that make those calls sound. What is
+//! searched and why (segments, re-scoring, falling back to a scan) is decided above.
+//! docs/decisions/0001-faiss-binding.md says why the shim exists.
+
+mod build_info;
+mod error;
+mod ffi;
+mod format;
+mod graph;
+mod layout;
+mod mmap;
+
+#[cfg(test)]
+mod tests;
+
+pub use build_info::{BuildInfo, build_info};
+pub use error::{NativeError, NativeResult};
+pub use graph::{Graph, GraphParams, ROWS_MAX, RowFilter, RowOfId};
+pub use mmap::map_file;
