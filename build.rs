@@ -1,10 +1,26 @@
-//! Builds what is not Rust: the C++ shim over faiss.
+//! Builds what is not Rust: the wire contracts, and the C++ shim over faiss.
 
-use std::env;
+use std::error::Error;
 use std::path::PathBuf;
 
-fn main() {
-    compile_faiss_shim();
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    compile_faiss_shim()?;
+    compile_protos()
+}
+
+/// Turns the contracts under `proto/` into Rust (servers for us, clients for the tests), and keeps
+/// their descriptors for gRPC reflection. The compiler is `protox`, so no `protoc` is needed.
+fn compile_protos() -> Result<(), Box<dyn Error>> {
+    const CONTRACTS: [&str; 2] = ["proxima/be/proxima_be.proto", "voisin/v1/voisin.proto"];
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(CONTRACTS, ["proto"])?;
+    let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out_dir.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // `bytes::Bytes` lets a vector stay where it lies in the received message.
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
 }
 
 /// Compiles `src/native/shim.cpp` against the headers that `faiss-sys` installed, and links it and
@@ -15,11 +31,10 @@ fn main() {
 /// `faiss-sys`, so that faiss resolves the shim's symbols. OpenBLAS is named before the `-lblas
 /// -llapack` of `faiss-sys`; since the shim needs a symbol that only OpenBLAS has, the linker keeps
 /// it and takes the BLAS routines from it, whatever `libblas.so` happens to be on the machine.
-fn compile_faiss_shim() {
-    println!("cargo:rerun-if-changed=src/native/shim.cpp");
-    let root = env::var_os("DEP_FAISS_C_ROOT")
-        .map(PathBuf::from)
-        .expect("faiss-sys is a direct dependency with `links`, so cargo names its output folder");
+fn compile_faiss_shim() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=src/native/shim.cpp");
+    // faiss-sys is a direct dependency with `links`, so cargo names its output folder.
+    let root = PathBuf::from(std::env::var("DEP_FAISS_C_ROOT")?);
     cc::Build::new()
         .cpp(true)
         .std("c++17")
@@ -28,6 +43,7 @@ fn compile_faiss_shim() {
         .define("NDEBUG", None)
         .include(root.join("include"))
         .file("src/native/shim.cpp")
-        .compile("voisin_faiss_shim");
-    println!("cargo:rustc-link-lib=openblas");
+        .try_compile("voisin_faiss_shim")?;
+    println!("cargo::rustc-link-lib=openblas");
+    Ok(())
 }

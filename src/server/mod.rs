@@ -1,0 +1,219 @@
+//! The wire edge: listeners, calls and their conversion to and from the domain. Protocol types
+//! (tonic, prost, axum) stop in this folder.
+//!
+//! [`serve`] takes bound listeners and a shutdown future, so that its caller owns port and end.
+
+mod convert;
+mod http;
+mod limits;
+mod native;
+mod proxima;
+mod status;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::Config;
+use crate::database::Database;
+use crate::error::{Error, Result};
+
+/// Code generated from the contracts under `proto/`.
+pub mod proto {
+    /// Package `proxima.be.proto`: the contract of Proxima BE 0.2.
+    #[allow(missing_docs, clippy::all)]
+    pub mod proxima {
+        tonic::include_proto!("proxima.be.proto");
+    }
+
+    /// Package `voisin.v1`: our own contract.
+    #[allow(missing_docs, clippy::all)]
+    pub mod voisin_v1 {
+        tonic::include_proto!("voisin.v1");
+    }
+
+    /// The descriptors of both packages, for reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+use proto::proxima::proxima_service_server::{self, ProximaServiceServer};
+use proto::voisin_v1::voisin_server::{self, VoisinServer};
+
+/// Every service whose health is told; "" is the server as a whole.
+const HEALTH_NAMES: [&str; 3] =
+    ["", proxima_service_server::SERVICE_NAME, voisin_server::SERVICE_NAME];
+
+/// What a stream may send before it must wait for us to read. A message of 64 MiB then needs
+/// 16 round trips instead of HTTP/2's default of 1024.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// The same for all streams of a connection together.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Frames larger than HTTP/2's 16 KiB spare per-frame work on vectors.
+const FRAME_BYTES: u32 = 1 << 20;
+/// A silent peer is asked whether it is still there, and let go when it does not answer.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the last health answers may take once everything else has ended.
+const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The bound sockets to serve on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For gRPC.
+    pub grpc: TcpListener,
+    /// For HTTP.
+    pub http: TcpListener,
+}
+
+/// Serves `database` until `shutdown` completes, then finishes the calls in progress for at most
+/// `server.stop_timeout_ms`. New connections are refused from then on, streams of writes are
+/// acknowledged and ended, and health turns to "not serving". The database stays open: closing it
+/// is the caller's, once this returns.
+pub async fn serve(
+    listeners: Listeners,
+    config: &Config,
+    database: Arc<Database>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let (phase, receiver) = watch::channel(Phase::Serving);
+    let phases = Phases(receiver);
+
+    // In a set, so that it ends with this future whatever ends that.
+    let mut http = JoinSet::new();
+    http.spawn(http::serve(listeners.http, Arc::clone(&database), phases.clone()));
+
+    let mut health = HealthReporter::new();
+    for name in HEALTH_NAMES {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    let grpc = serve_grpc(listeners.grpc, config, database, health.clone(), phases);
+    tokio::pin!(grpc);
+
+    tokio::select! {
+        ended = &mut grpc => return ended,
+        Some(ended) = http.join_next() => return ended.map_err(http_failed)?,
+        () = shutdown => {}
+    }
+
+    stop_health(&mut health).await;
+    phase.send_replace(Phase::Stopping);
+    let stop_timeout = Duration::from_millis(config.server.stop_timeout_ms);
+    let drained = tokio::time::timeout(stop_timeout, &mut grpc).await;
+    if drained.is_err() {
+        tracing::warn!(
+            stop_timeout_ms = config.server.stop_timeout_ms,
+            "calls were still in progress when the stop timed out"
+        );
+    }
+    phase.send_replace(Phase::Drained);
+    if tokio::time::timeout(HTTP_STOP_TIMEOUT, http.join_next()).await.is_err() {
+        tracing::debug!("an HTTP caller did not finish in time");
+    }
+    drained.unwrap_or(Ok(()))
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    config: &Config,
+    database: Arc<Database>,
+    health: HealthReporter,
+    phases: Phases,
+) -> Result<()> {
+    let limits = &config.limits;
+    let proxima = proxima::Proxima::new(Arc::clone(&database), limits);
+    let native = native::Native::new(database, limits, phases.clone());
+    // Compressed requests are taken; replies go out plain, since clients offer gzip by default and
+    // it costs more than it saves on scores and vectors.
+    let proxima = ProximaServiceServer::new(proxima)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(limits.message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let native = VoisinServer::new(native)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(limits.message_bytes_max)
+        .max_encoding_message_size(usize::MAX);
+    let health = tonic_health::pb::health_server::HealthServer::new(
+        tonic_health::server::HealthService::from_health_reporter(health),
+    );
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let unreadable = |error| Error::internal(format!("descriptors for reflection: {error}"));
+
+    let incoming = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(KEEPALIVE_INTERVAL));
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(limits::MessageLimitLayer { bytes_max: limits.message_bytes_max })
+        .add_service(proxima)
+        .add_service(native)
+        .add_service(health)
+        .add_service(reflection().build_v1().map_err(unreadable)?)
+        .add_service(reflection().build_v1alpha().map_err(unreadable)?)
+        .serve_with_incoming_shutdown(incoming, phases.stopping())
+        .await
+        .map_err(|error| Error::internal(format!("the gRPC server ended: {error}")))
+}
+
+/// Tells all watchers that nothing is served any more, then ends their streams: an open stream
+/// would keep its connection, and so the stop, waiting.
+async fn stop_health(health: &mut HealthReporter) {
+    for name in HEALTH_NAMES {
+        health.set_service_status(name, ServingStatus::NotServing).await;
+        health.clear_service_status(name).await;
+    }
+}
+
+fn http_failed(error: tokio::task::JoinError) -> Error {
+    Error::internal(format!("the HTTP server ended: {error}"))
+}
+
+/// How far the life of the server has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// Takes calls.
+    Serving,
+    /// Finishes the calls in progress.
+    Stopping,
+    /// Has none left.
+    Drained,
+}
+
+/// Sees the phases go by.
+#[derive(Debug, Clone)]
+struct Phases(watch::Receiver<Phase>);
+
+impl Phases {
+    fn is_stopping(&self) -> bool {
+        *self.0.borrow() >= Phase::Stopping
+    }
+
+    async fn stopping(mut self) {
+        self.reached(Phase::Stopping).await;
+    }
+
+    async fn drained(mut self) {
+        self.reached(Phase::Drained).await;
+    }
+
+    /// Waits for a phase; a server that is gone has passed all of them.
+    async fn reached(&mut self, phase: Phase) {
+        let _ = self.0.wait_for(|now| *now >= phase).await;
+    }
+}
