@@ -1,10 +1,20 @@
-//! The settings: one struct with a default for everything. Sources are layered by `config::load`:
-//! defaults < file < `VOISIN__SECTION__KEY` environment < flags. Unknown keys are refused.
+//! The settings: one struct with a default for everything.
+//!
+//! [`load`](fn@load) layers the sources (defaults < file < `VOISIN__SECTION__KEY` environment < flags),
+//! refuses unknown keys and then has the whole checked once by [`Config::check`]. What a setting may be
+//! lies in `check`, where a value comes from in `load`.
+
+mod check;
+mod error;
+mod load;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use error::{ConfigError, Origin};
+pub use load::{Flag, Sources, load};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
