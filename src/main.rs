@@ -1,1 +1,5 @@
-fn main() {}
+//! The `voisin` program: everything is in `voisin::cli`.
+
+fn main() -> std::process::ExitCode {
+    voisin::cli::main()
+}

@@ -64,6 +64,11 @@ impl Config {
         if self.storage.data.as_os_str().is_empty() {
             return refuse("storage.data", "empty".into(), "the path of a folder");
         }
+        // What stands for bytes that were not UTF-8: the folder meant is another one.
+        if self.storage.data.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
+            let data = self.storage.data.display().to_string();
+            return refuse("storage.data", data, "a path in UTF-8");
+        }
         if self.server.http.port() != 0 && self.server.http == self.server.grpc {
             return refuse(
                 "server.http",
