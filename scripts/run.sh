@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Says what to do next, then serves in the foreground. Arguments go to `voisin serve`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+voisin="${CARGO_TARGET_DIR:-target}/release/voisin"
+
+# The settings that will be in force, from the program itself; a wrong one ends here with its reason.
+settings=$("$voisin" serve --check-config "$@")
+setting() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" <<<"$settings"; }
+
+cat <<TEXT
+
+Voisin $("$voisin" --version | cut -d ' ' -f 2)
+    gRPC   $(setting grpc)
+    HTTP   $(setting http)
+    data   $(realpath -m "$(setting data)")
+
+In another terminal:
+    make venv                                              the stock Python client, in .venv
+    .venv/bin/python client/examples/image_search.py       pictures in, similar pictures out
+or in a Python of your own:
+    pip install 'pyproximabe==0.2.*' 'protobuf<4' grpcio numpy requests orjson
+
+Other settings:  make run ARGS="--grpc 0.0.0.0:16000"      $voisin serve --help
+Stop:            Ctrl-C (everything acknowledged is kept; so it is after kill -9)
+
+TEXT
+exec "$voisin" serve "$@"
