@@ -55,12 +55,12 @@ async fn serve(config: &Config) -> Result<(), String> {
     let (grpc, grpc_address) = bind(config.server.grpc, "gRPC", "--grpc").await?;
     let (http, http_address) = bind(config.server.http, "HTTP", "--http").await?;
 
-    let native = native::build_info();
+    let native = native::build_info().map_err(|cause| format!("faiss is unusable: {cause}"))?;
     info!(
         version = env!("CARGO_PKG_VERSION"),
         simd = SimdLevel::detect().name(),
         faiss = native.faiss_version,
-        faiss_simd = native.simd,
+        faiss_simd = native.simd(),
         blas = native.blas,
         "starting"
     );
@@ -100,7 +100,8 @@ async fn serve(config: &Config) -> Result<(), String> {
         info!(signal, "stopping");
         tokio::spawn(signals.exit_at_next());
     };
-    let served = server::serve(grpc, http, database.clone(), config, shutdown)
+    let listeners = server::Listeners { grpc, http };
+    let served = server::serve(listeners, config, database.clone(), shutdown)
         .await
         .map_err(|error| format!("the server failed: {error}"));
     // Also after a failure: acknowledged writes are in the log, closing makes the next start short.

@@ -59,8 +59,8 @@ pub(in crate::server) fn results(
 
 /// One row, with all forward columns; an unset one has its key and a value of no kind.
 pub(in crate::server) fn document(hit: Hit, forward_columns: &[String]) -> proxima::Document {
-    let forward = forward_columns.iter().zip(hit.forward).map(|(name, value)| {
-        proxima::GenericKeyValue { key: name.clone(), value: Some(generic_value(value)) }
+    let forward = forward_columns.iter().zip(hit.forward.iter()).map(|(name, value)| {
+        proxima::GenericKeyValue { key: name.clone(), value: Some(generic_value(value.clone())) }
     });
     proxima::Document {
         primary_key: hit.key,
