@@ -203,21 +203,21 @@ fn a_read_graph_can_be_extended() {
     }
 }
 
-/// Rows on a new top level used to race with each other inside faiss (see `add_rows` in shim.cpp);
-/// reading the bytes back checks every link.
+/// Rows on a new top level race with each other inside faiss (see `add_rows` in shim.cpp), which
+/// leaves links to rows that are not on the link's level; reading the bytes back checks every link.
+/// Without the shim's care about 6 graphs in 1,000 of this shape came out so, on two cores: wide
+/// enough that many rows share the new top level, and of bits, which faiss always adds in parallel.
 #[test]
 fn a_small_graph_grows_by_a_large_batch_on_many_threads() {
-    for element in [ElementType::Binary32, ElementType::Fp32] {
-        let mut params = params(element, Metric::SquaredEuclidean, 32);
-        params.max_neighbor_count = 64;
-        params.ef_construction = 10;
-        for seed in 0..10 {
-            let rows = Rows::random(&params, 3_000, &mut StdRng::seed_from_u64(seed));
-            let mut graph = Graph::new(&params).expect("parameters fit");
-            graph.add(rows.slice(0..1), 1, 8).expect("add");
-            graph.add(rows.slice(1..3_000), 2_999, 8).expect("add");
-            Graph::from_bytes(&graph.to_bytes().expect("bytes"), &params).expect("sound graph");
-        }
+    let mut params = params(ElementType::Binary32, Metric::SquaredEuclidean, 32);
+    params.max_neighbor_count = 256;
+    params.ef_construction = 4;
+    for seed in 0..600 {
+        let rows = Rows::random(&params, 600, &mut StdRng::seed_from_u64(seed));
+        let mut graph = Graph::new(&params).expect("parameters fit");
+        graph.add(rows.slice(0..1), 1, 16).expect("add");
+        graph.add(rows.slice(1..600), 599, 16).expect("add");
+        Graph::from_bytes(&graph.to_bytes().expect("bytes"), &params).expect("sound graph");
     }
 }
 
