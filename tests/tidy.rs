@@ -15,10 +15,10 @@ const LAYERS: &[&[&str]] = &[
     &["query"],
     &["segment"],
     &["index", "wal", "manifest", "embedding"],
+    &["storage"],
     &["native"],
     &["simd", "compute"],
     &["schema"],
-    &["storage"],
     &["config"],
     &["error", "ids"],
 ];

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::topk::{Candidate, TopK};
-use crate::segment::Rows;
 use crate::simd::Query;
+use arrow_buffer::BooleanBuffer;
 
 /// Rows scored at once.
 const RUN_ROWS: usize = 1_024;
@@ -17,10 +17,14 @@ thread_local! {
 /// A run of rows to scan.
 #[derive(Debug, Clone, Copy)]
 pub struct ScanTarget<'a> {
-    /// Keys and vectors.
-    pub rows: &'a Rows,
-    /// The index column.
-    pub column: usize,
+    /// The primary keys, one per row.
+    pub keys: &'a [u64],
+    /// The stored vectors, row after row.
+    pub vectors: &'a [u8],
+    /// Bytes of one vector; 0 for a column that can hold none.
+    pub vector_bytes: usize,
+    /// Which rows have a vector; `None` when all do.
+    pub present: Option<&'a BooleanBuffer>,
     /// Delete marks, one per row.
     pub marks: &'a [AtomicU64],
     /// The snapshot's sequence: rows with a mark at or below it are not seen.
@@ -31,18 +35,17 @@ pub struct ScanTarget<'a> {
 
 /// Offers every live row that has a vector to `top`.
 pub fn scan(query: &Query, target: &ScanTarget<'_>, top: &mut TopK) {
-    let Some(column) = target.rows.columns.get(target.column) else { return };
-    if column.vector_bytes == 0 {
+    if target.vector_bytes == 0 {
         return;
     }
     SCORES.with_borrow_mut(|scores| {
         scores.resize(RUN_ROWS, 0.0);
-        let rows = target.rows.len().min(target.marks.len());
+        let rows = target.keys.len().min(target.marks.len());
         let mut first = 0;
         while first < rows {
             let count = RUN_ROWS.min(rows - first);
-            let start = first * column.vector_bytes;
-            let Some(run) = column.data.get(start..start + count * column.vector_bytes) else {
+            let start = first * target.vector_bytes;
+            let Some(run) = target.vectors.get(start..start + count * target.vector_bytes) else {
                 return;
             };
             if !query.distances(run, &mut scores[..count]) {
@@ -54,10 +57,10 @@ pub fn scan(query: &Query, target: &ScanTarget<'_>, top: &mut TopK) {
                 }
                 let row = first + offset;
                 let is_live = target.marks[row].load(Ordering::Relaxed) > target.sequence;
-                if is_live && column.is_present(row) {
+                if is_live && target.present.is_none_or(|p| row < p.len() && p.value(row)) {
                     let (segment, first_row) = target.place;
                     let place = (segment, first_row + row as u32);
-                    top.push(Candidate { score, key: target.rows.keys[row], place });
+                    top.push(Candidate { score, key: target.keys[row], place });
                 }
             }
             first += count;

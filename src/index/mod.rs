@@ -1,10 +1,8 @@
-//! Searching one run of rows: exactly, or over a graph with an exact re-score. Scores are always
-//! those of [`crate::simd::Query`], whatever index found the row.
+//! Searching one run of rows exactly, and keeping the best of what any index finds. Scores are
+//! always those of [`crate::simd::Query`], whatever index found the row.
 
 mod exact;
-mod graph;
 mod topk;
 
 pub use exact::{ScanTarget, scan};
-pub use graph::{GraphSearch, search_graph};
 pub use topk::{Candidate, TopK};

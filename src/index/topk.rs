@@ -73,6 +73,11 @@ impl TopK {
         self.heap.len()
     }
 
+    /// True when none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// The candidates, nearest first.
     pub fn into_sorted(self) -> Vec<Candidate> {
         self.heap.into_sorted_vec()

@@ -6,9 +6,11 @@ use rayon::prelude::*;
 
 use super::reply::{Hit, QueryProfile};
 use crate::error::{Error, Result};
-use crate::index::{Candidate, GraphSearch, ScanTarget, TopK, scan, search_graph};
+use crate::index::{Candidate, TopK};
 use crate::schema::{CollectionSchema, ForwardRow, KnnPlan, VectorColumn};
-use crate::segment::{ColumnGraph, GrowingView, Sealed};
+use crate::segment::{
+    ColumnGraph, GraphSearch, GrowingView, Sealed, scan_growing, scan_sealed, search_graph,
+};
 use crate::simd::Query;
 
 /// Rows scanned by one task when a query may use several threads.
@@ -169,28 +171,10 @@ impl Search<'_> {
     }
 
     fn scan(&self, position: usize, query: &Query, top: &mut TopK) {
-        let column = self.plan.column;
-        let sequence = self.sequence;
+        let (column, sequence, place) = (self.plan.column, self.sequence, position as u32);
         match self.segments[position] {
-            SegmentRef::Growing(view) => {
-                for block in &view.blocks {
-                    let marks = block.tombstones.marks();
-                    let place = (position as u32, block.first_row);
-                    let rows = &block.rows;
-                    scan(query, &ScanTarget { rows, column, marks, sequence, place }, top);
-                }
-            }
-            SegmentRef::Sealed(sealed) => {
-                for (first_row, rows) in sealed.blocks() {
-                    let first = first_row as usize;
-                    let Some(marks) = sealed.tombstones.marks().get(first..first + rows.len())
-                    else {
-                        return;
-                    };
-                    let place = (position as u32, first_row);
-                    scan(query, &ScanTarget { rows, column, marks, sequence, place }, top);
-                }
-            }
+            SegmentRef::Growing(view) => scan_growing(view, query, column, sequence, place, top),
+            SegmentRef::Sealed(sealed) => scan_sealed(sealed, query, column, sequence, place, top),
         }
     }
 }

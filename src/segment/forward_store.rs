@@ -170,7 +170,7 @@ impl ForwardTree {
             encoded[..4].copy_from_slice(&crc.to_le_bytes());
             batch.insert(&key(segment, rows), &encoded[..]);
             rows += 1;
-            if rows as usize % BATCH_ROWS == 0
+            if (rows as usize).is_multiple_of(BATCH_ROWS)
                 && let Err(cause) = guarded(|| tree.apply_batch(std::mem::take(&mut batch)))
             {
                 return self.broken(&cause);

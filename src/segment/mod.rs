@@ -9,6 +9,7 @@ mod forward_store;
 mod growing;
 mod rows_file;
 mod sealed;
+mod search;
 mod tombstones;
 
 pub use block::{ColumnBlock, Rows};
@@ -17,4 +18,5 @@ pub use forward_store::{ForwardStore, ForwardTree};
 pub use growing::{Block, Growing, GrowingView};
 pub use rows_file::KindSet;
 pub use sealed::{ColumnGraph, Sealed, SegmentContext, segment_folder, segment_id};
+pub use search::{GraphSearch, scan_growing, scan_sealed, search_graph};
 pub use tombstones::{LIVE, Tombstones, encode as encode_tombstones};

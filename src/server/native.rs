@@ -196,6 +196,8 @@ mod tests {
     use super::*;
 
     type Item = std::result::Result<WriteRequest, Status>;
+    type Pending = Pin<Box<dyn Future<Output = WriteAck> + Send>>;
+    type Starts = mpsc::UnboundedReceiver<(u64, oneshot::Sender<()>)>;
 
     fn request(request_id: u64) -> Item {
         Ok(WriteRequest { request_id, keys: vec![1; 100], ..Default::default() })
@@ -206,10 +208,7 @@ mod tests {
     }
 
     /// A write that tells when it starts and ends when it is told to.
-    fn controlled() -> (
-        impl FnMut(WriteRequest) -> Pin<Box<dyn Future<Output = WriteAck> + Send>> + Send + 'static,
-        mpsc::UnboundedReceiver<(u64, oneshot::Sender<()>)>,
-    ) {
+    fn controlled() -> (impl FnMut(WriteRequest) -> Pending + Send + 'static, Starts) {
         let (starts, started) = mpsc::unbounded_channel();
         let write = move |request: WriteRequest| {
             let starts = starts.clone();
@@ -219,7 +218,7 @@ mod tests {
                 let _ = finished.await;
                 ack(request.request_id)
             };
-            Box::pin(work) as Pin<Box<dyn Future<Output = WriteAck> + Send>>
+            Box::pin(work) as Pending
         };
         (write, started)
     }

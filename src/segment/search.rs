@@ -1,9 +1,13 @@
-//! Search over a segment's graph, with an exact re-score of what it finds.
+//! Searching segments: graphs with an exact re-score of what they find, and exact scans.
 
-use super::topk::{Candidate, TopK};
+use std::sync::atomic::AtomicU64;
+
+use super::block::Rows;
+use super::growing::GrowingView;
+use super::sealed::{ColumnGraph, Sealed};
 use crate::error::Result;
+use crate::index::{Candidate, ScanTarget, TopK, scan};
 use crate::native::RowFilter;
-use crate::segment::{ColumnGraph, Sealed};
 use crate::simd::Query;
 
 /// What to search for.
@@ -56,4 +60,61 @@ pub fn search_graph(
         }
     }
     Ok(found.len())
+}
+
+/// Offers every live row of a run that has a vector in the column to `top`. `place` is the segment's
+/// place in the snapshot and the row number of the run's first row.
+fn scan_rows(
+    query: &Query,
+    rows: &Rows,
+    column: usize,
+    marks: &[AtomicU64],
+    sequence: u64,
+    place: (u32, u32),
+    top: &mut TopK,
+) {
+    if let Some(column) = rows.columns.get(column) {
+        let target = ScanTarget {
+            keys: &rows.keys,
+            vectors: &column.data,
+            vector_bytes: column.vector_bytes,
+            present: column.present.as_ref(),
+            marks,
+            sequence,
+            place,
+        };
+        scan(query, &target, top);
+    }
+}
+
+/// Offers every live row of a growing segment, the `segment`-th of its snapshot.
+pub fn scan_growing(
+    view: &GrowingView,
+    query: &Query,
+    column: usize,
+    sequence: u64,
+    segment: u32,
+    top: &mut TopK,
+) {
+    for block in &view.blocks {
+        let marks = block.tombstones.marks();
+        scan_rows(query, &block.rows, column, marks, sequence, (segment, block.first_row), top);
+    }
+}
+
+/// Offers every live row of a sealed segment, the `segment`-th of its snapshot.
+pub fn scan_sealed(
+    sealed: &Sealed,
+    query: &Query,
+    column: usize,
+    sequence: u64,
+    segment: u32,
+    top: &mut TopK,
+) {
+    for (first_row, rows) in sealed.blocks() {
+        let first = first_row as usize;
+        if let Some(marks) = sealed.tombstones.marks().get(first..first + rows.len()) {
+            scan_rows(query, rows, column, marks, sequence, (segment, first_row), top);
+        }
+    }
 }

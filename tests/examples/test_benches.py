@@ -1,0 +1,32 @@
+"""Short versions of the measurements: they run, and what they assert holds on a small scale."""
+
+import json
+import subprocess
+import sys
+
+from server import ROOT
+
+
+def measure(script, server, *options):
+    command = [sys.executable, str(ROOT / "benches" / script), "--server", server.grpc, *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_5000_rows_load_while_four_threads_query_and_none_is_missed(start_server):
+    own = start_server(settings={"segment.seal_rows_max": 1_500, "segment.graph_rows_min": 1_000})
+    summary = measure("load_and_query.py", own, "--rows", 5_000, "--dimension", 32, "--batch", 250, "--queries", 100)
+    assert summary["errors"] == 0 and summary["missed"] == 0
+    assert summary["probes_while_loading"] > 0
+    assert summary["recall_at_10"] >= 0.98
+    assert summary["segments"] > 1
+
+
+def test_queries_per_second_are_measured_beside_faiss(start_server):
+    own = start_server(settings={"segment.seal_rows_max": 1_000, "segment.graph_rows_min": 500})
+    summary = measure("qps.py", own, "--rows", 3_000, "--dimension", 16, "--queries", 50, "--seconds", 0.5,
+                      "--clients", 1, 2)
+    assert summary["faiss"]["recall_at_10"] >= 0.95 and summary["server"]["recall_at_10"] >= 0.95
+    assert set(summary["server"]["clients"]) == {"1", "2"}
+    assert all(row["qps"] > 0 for row in summary["server"]["clients"].values())
