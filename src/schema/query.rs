@@ -133,15 +133,18 @@ fn check_features(bytes: &Bytes, column: &VectorColumn, raw: &KnnRequest) -> Res
 }
 
 fn check_matrix(text: &str, column: &VectorColumn, raw: &KnnRequest) -> Result<Vec<Bytes>> {
+    let rounds_to_half =
+        column.element == ElementType::Fp16 && raw.element == Some(Ok(ElementType::Fp32));
     if let Some(element) = &raw.element
         && *element != Ok(column.element)
-        && *element != Ok(ElementType::Fp32)
+        && !rounds_to_half
     {
-        return Err(Error::MismatchedDataType {
-            column: column.name.clone(),
-            expected: column.element.name().into(),
-            got: element.as_ref().map_or_else(Clone::clone, |e| e.name().into()),
-        });
+        return Err(Error::query(format!(
+            "index column {:?} holds {}, the query says {}",
+            column.name,
+            column.element.name(),
+            element.as_ref().map_or_else(Clone::clone, |e| e.name().to_string())
+        )));
     }
     check_dimension(column, raw)?;
     column.vector_bytes().ok_or_else(|| unstorable(column))?;

@@ -93,7 +93,7 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::ColumnNotFound { .. } => (4003, Fixed("Column Not Exist")),
         Error::InvalidDataType { .. } => (2015, Fixed("Invalid Data Type")),
         Error::UndefinedIndexType { .. } => (1000, Fixed("")),
-        Error::InvalidColumn { .. } => (1004, Detailed("Config Error")),
+        Error::InvalidColumn { .. } => (1004, Fixed("Config Error")),
         Error::UnknownMetric { .. } => (1, Detailed("")),
         Error::InvalidRepository(fault) => match fault {
             RepositoryFault::UnknownType => (2014, Fixed("Invalid Repository Type")),
@@ -265,7 +265,7 @@ mod tests {
             (
                 Error::InvalidColumn { column: s(), detail: s() },
                 -1004,
-                Detailed("Config Error"),
+                Fixed("Config Error"),
                 InvalidArgument,
             ),
             (Error::UnknownMetric { column: s(), metric: s() }, -1, Detailed(""), InvalidArgument),
