@@ -118,16 +118,19 @@ impl Collection {
 
     fn run_merges(self: Arc<Self>) {
         let result = self.next_merge().map(|job| self.merge(&job));
-        self.merge_lane.unschedule();
-        match result {
-            None => {}
-            // One merge a turn, so that collections share the pool fairly.
-            Some(Ok(())) => self.schedule_merge(),
-            Some(Err(Error::Stopping)) => {}
+        let is_more_due = matches!(result, Some(Ok(())));
+        *self.merge_failure.lock() = match result {
+            None | Some(Ok(())) | Some(Err(Error::Stopping)) => None,
             Some(Err(error)) => {
                 // Tried again at the next tick; nothing depends on it but speed and space.
                 tracing::error!(collection = self.schema.name, %error, "merging failed");
+                Some(error)
             }
+        };
+        self.merge_lane.unschedule();
+        if is_more_due {
+            // One merge a turn, so that collections share the pool fairly.
+            self.schedule_merge();
         }
     }
 
@@ -146,7 +149,7 @@ impl Collection {
         }
     }
 
-    fn next_merge(&self) -> Option<MergeJob> {
+    pub(super) fn next_merge(&self) -> Option<MergeJob> {
         if self.is_stopping() {
             return None;
         }

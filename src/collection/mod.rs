@@ -55,6 +55,7 @@ pub struct Collection {
     seal_lane: Lane,
     merge_lane: Lane,
     seal_failure: Mutex<Option<Error>>,
+    merge_failure: Mutex<Option<Error>>,
     stop: AtomicBool,
     is_dropped: AtomicBool,
     magic_number: u64,
@@ -145,6 +146,7 @@ impl Collection {
             seal_lane: Lane::default(),
             merge_lane: Lane::default(),
             seal_failure: Mutex::new(None),
+            merge_failure: Mutex::new(None),
             stop: AtomicBool::new(false),
             is_dropped: AtomicBool::new(false),
             magic_number,
@@ -460,9 +462,23 @@ impl Collection {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    /// True while a seal or a merge is on its way.
-    pub fn is_busy(&self) -> bool {
-        self.seal_lane.is_busy() || self.merge_lane.is_busy()
+    /// Blocks until no seal and no merge is due, or until one fails.
+    pub fn settle(self: &Arc<Self>) {
+        while !self.is_stopping() {
+            self.schedule_seal();
+            self.seal_lane.wait_until_idle();
+            self.schedule_merge();
+            self.merge_lane.wait_until_idle();
+            let is_settled =
+                self.writer.lock().state.frozen.is_empty() && self.next_merge().is_none();
+            if is_settled || self.has_failed_in_background() {
+                return;
+            }
+        }
+    }
+
+    fn has_failed_in_background(&self) -> bool {
+        self.seal_failure.lock().is_some() || self.merge_failure.lock().is_some()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::error::Result;
 
 pub use checksum::ChecksumWriter;
 pub use real_disk::{FolderLock, RealDisk};
-pub use test_disk::TestDisk;
+pub use test_disk::{TestDisk, Unsynced};
 
 /// A disk shared by all parts of a database.
 pub type Disk = Arc<dyn Directory>;
