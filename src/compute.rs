@@ -42,7 +42,7 @@ impl Compute {
         let build_threads = threads(config.build_threads);
         Ok(Compute {
             search: pool("search", threads(config.search_threads))?,
-            write: pool("write", config.write_threads.max(1) as usize)?,
+            write: pool("write", threads(config.write_threads))?,
             seal: pool("seal", 2)?,
             // One merge at a time: each uses all build threads inside.
             build: pool("build", 1)?,
@@ -77,6 +77,11 @@ impl Compute {
             }
         });
         answer.await.unwrap_or_else(|_| Err(Error::internal("a search ended without an answer")))
+    }
+
+    /// Runs work on the search threads and waits for it: for opening, when nobody searches yet.
+    pub fn run_on_search_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.search.install(work)
     }
 
     /// Queues work of a collection's writer.

@@ -1,7 +1,7 @@
 //! Voisin: a gRPC vector database. Vectors in, nearest neighbours out, nothing lost.
 //!
 //! ARCHITECTURE.md has the map. Imports point down: server > database > collection > query >
-//! segment > index, wal, manifest > schema > storage; `unsafe` lives in `native` and `simd` only.
+//! segment > index, wal, manifest > storage > native > simd > schema; `unsafe` lives in `native` and `simd` only.
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -42,6 +42,9 @@ fn print_text(report: &VerifyReport, faults: usize) {
         for fault in &collection.faults {
             println!("  fault: {fault}");
         }
+        for note in &collection.notes {
+            println!("  note: {note}");
+        }
     }
     for fault in &report.faults {
         println!("fault: {fault}");
@@ -63,6 +66,7 @@ fn to_json(report: &VerifyReport) -> Value {
                 "log_records": c.log_records,
                 "bytes_checked": c.bytes_checked,
                 "faults": c.faults,
+                "notes": c.notes,
             })
         })
         .collect();

@@ -13,7 +13,7 @@ use crate::manifest::{self, Manifest};
 use crate::schema::CollectionSchema;
 use crate::segment::{ForwardStore, Sealed, SegmentContext, segment_id};
 use crate::storage::Disk;
-use crate::wal::{LogContents, LogOperation, ReplayedRecord, file_number, read_log};
+use crate::wal::{LogContents, LogOperation, ReplayedRecord, file_number, log_path, read_log};
 
 /// A collection as its folder has it.
 pub(super) struct Loaded {
@@ -145,7 +145,12 @@ pub(super) fn leftovers(loaded: &Loaded) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Cuts the torn tail, removes what a crash left behind, and says which number the next log file has.
+/// Cuts the torn tail, makes durable what was replayed, removes what a crash left behind, and says
+/// which number the next log file has.
+///
+/// A process that was killed may have written what it never synced. It was read, so it counts from
+/// now on, and the next log file builds on it: it is synced before that file is begun. Older files
+/// were synced when they were closed.
 pub(super) fn repair(loaded: &Loaded) -> Result<u64> {
     let disk = &loaded.context.disk;
     if let Some(torn) = &loaded.log.torn_tail {
@@ -155,10 +160,13 @@ pub(super) fn repair(loaded: &Loaded) -> Result<u64> {
             lost_bytes = torn.lost_bytes,
             "cutting the log's torn tail, which was never acknowledged"
         );
-        match torn.valid_bytes {
-            0 => disk.remove_file(&torn.path)?,
-            length => disk.truncate(&torn.path, length)?,
+        if torn.valid_bytes == 0 {
+            disk.remove_file(&torn.path)?;
         }
+    }
+    if let Some((number, _, valid_bytes)) = loaded.log.files.last() {
+        disk.truncate(&log_path(&loaded.context.folder, *number), *valid_bytes)?;
+        disk.sync_dir(&loaded.context.folder)?;
     }
     for path in leftovers(loaded)? {
         disk.remove_dir(&path).or_else(|_| disk.remove_file(&path))?;

@@ -99,9 +99,9 @@ pub struct SegmentConfig {
     pub seal_rows_max: u64,
     /// A growing segment is sealed at this many bytes of vectors and forward values.
     pub seal_bytes_max: u64,
-    /// Segments with fewer rows are scanned exactly; larger ones get a graph.
+    /// Sealed rows without a graph are scanned exactly until this many wait; then they get one.
     pub graph_rows_min: u64,
-    /// A segment is rewritten without its deleted rows when they reach this share of it (0 to 1).
+    /// A segment is rewritten without its deleted rows when they are more than this share of it (0 to 1).
     pub deleted_share_max: f64,
     /// Sealed segments a collection may hold before small ones are merged whatever they cost.
     pub segments_max: u32,

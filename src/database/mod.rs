@@ -118,19 +118,18 @@ impl Database {
                 self.disk.remove_dir(&root.join(name))?;
             }
         }
-        let opened: Vec<(String, Result<Arc<Collection>>)> = whole
-            .par_iter()
-            .map(|uuid| {
-                let folder = root.join(uuid);
-                let collection = self.open_collection(&folder).and_then(|collection| {
-                    match collection.schema().uuid == *uuid {
-                        true => Ok(collection),
-                        false => Err(Error::damaged(&folder, 0, "the manifest has another uuid")),
-                    }
-                });
-                (uuid.clone(), collection)
-            })
-            .collect();
+        let open_one = |uuid: &String| {
+            let folder = root.join(uuid);
+            let collection = self.open_collection(&folder).and_then(|collection| {
+                match collection.schema().uuid == *uuid {
+                    true => Ok(collection),
+                    false => Err(Error::damaged(&folder, 0, "the manifest has another uuid")),
+                }
+            });
+            (uuid.clone(), collection)
+        };
+        let opened: Vec<(String, Result<Arc<Collection>>)> =
+            self.compute.run_on_search_threads(|| whole.par_iter().map(open_one).collect());
         let mut catalog = self.catalog.write();
         for (uuid, collection) in opened {
             let refused = match collection {

@@ -1,4 +1,4 @@
-//! What the native code of this binary really is: for `--version`, the logs and the doctor.
+//! What the native code of this binary really is: for the log line at start-up.
 
 use super::error::NativeResult;
 use super::ffi;

@@ -38,6 +38,9 @@ type ArrowResult<T> = std::result::Result<T, ArrowError>;
 /// Rows of a record batch; the last may have fewer.
 pub const BATCH_ROWS: usize = 65_536;
 
+/// The form of the file, in its metadata.
+const FORMAT: &str = "1";
+
 /// The kinds of value a forward column holds within a segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct KindSet(u16);
@@ -134,7 +137,7 @@ fn arrow_schema(schema: &CollectionSchema, kinds: &[KindSet]) -> SchemaRef {
     }
     let metadata = [
         ("voisin.collection".to_string(), schema.name.clone()),
-        ("voisin.format".to_string(), "1".to_string()),
+        ("voisin.format".to_string(), FORMAT.to_string()),
     ];
     Arc::new(Schema::new_with_metadata(fields, HashMap::from(metadata)))
 }
@@ -358,6 +361,10 @@ impl RowsFile {
             .map(|field| KindSet::of_type(field.data_type()))
             .collect();
         let kinds = kinds.ok_or_else(|| damaged("a forward column of an unknown type".into()))?;
+        let format = file_schema.metadata().get("voisin.format").map(String::as_str);
+        if format != Some(FORMAT) {
+            return Err(damaged(format!("format {format:?} is not {FORMAT}, the one known here")));
+        }
         if kinds.len() != schema.forward_columns.len()
             || arrow_schema(schema, &kinds).fields() != file_schema.fields()
         {

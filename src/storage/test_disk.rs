@@ -110,15 +110,25 @@ impl TestDisk {
         Self::with(files, state.durable_dirs.clone())
     }
 
-    /// The disk as a restarted process finds it after kill -9: everything written is there.
+    /// The disk as a restarted process finds it after kill -9: everything written is there, though
+    /// what was not synced still is not.
     pub fn after_kill(&self) -> TestDisk {
         let state = self.state.lock();
-        let files = state.live.iter().map(|(path, contents)| {
-            let bytes = contents.lock().live.clone();
-            let contents = Contents { live: bytes.clone(), synced: bytes };
-            (path.clone(), Arc::new(Mutex::new(contents)))
-        });
-        Self::with(files.collect(), state.live_dirs.clone())
+        let mut copies: BTreeMap<usize, Arc<Mutex<Contents>>> = BTreeMap::new();
+        let mut copy = |contents: &Arc<Mutex<Contents>>| {
+            let copy = copies.entry(Arc::as_ptr(contents).addr());
+            copy.or_insert_with(|| Arc::new(Mutex::new(contents.lock().clone()))).clone()
+        };
+        let live = state.live.iter().map(|(path, c)| (path.clone(), copy(c))).collect();
+        let durable = state.durable.iter().map(|(path, c)| (path.clone(), copy(c))).collect();
+        let state = State {
+            live,
+            live_dirs: state.live_dirs.clone(),
+            durable,
+            durable_dirs: state.durable_dirs.clone(),
+            ..State::default()
+        };
+        TestDisk { state: Arc::new(Mutex::new(state)) }
     }
 
     fn with(files: BTreeMap<PathBuf, Arc<Mutex<Contents>>>, dirs: BTreeSet<PathBuf>) -> TestDisk {

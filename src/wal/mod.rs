@@ -32,7 +32,8 @@ const HEADER_BYTES: usize = 48;
 const RECORD_MAGIC: &[u8; 4] = b"VREC";
 const RECORD_HEADER_BYTES: usize = 28;
 
-fn file_path(folder: &Path, number: u64) -> PathBuf {
+/// The path of a log file.
+pub fn log_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("wal-{number:012}.log"))
 }
 

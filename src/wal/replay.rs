@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::operation::decode_all;
 use super::{
     FILE_MAGIC, FILE_VERSION, HEADER_BYTES, LogOperation, RECORD_HEADER_BYTES, RECORD_MAGIC,
-    file_number, file_path,
+    file_number, log_path,
 };
 use crate::error::{Error, Result};
 use crate::storage::Directory;
@@ -61,15 +61,15 @@ pub fn read_log(
         disk.list(folder)?.iter().filter_map(|name| file_number(name)).collect();
     numbers.sort_unstable();
     if numbers.last().copied().unwrap_or(0) < newest_known {
-        let path = file_path(folder, newest_known);
+        let path = log_path(folder, newest_known);
         return Err(Error::damaged(path, 0, "the log file that the manifest names is missing"));
     }
     let mut contents = LogContents { next_sequence: checkpoint + 1, ..LogContents::default() };
     let mut next_in_log: Option<u64> = None;
     for (position, &number) in numbers.iter().enumerate() {
-        let path = file_path(folder, number);
+        let path = log_path(folder, number);
         if position > 0 && numbers[position - 1] + 1 != number {
-            let missing = file_path(folder, numbers[position - 1] + 1);
+            let missing = log_path(folder, numbers[position - 1] + 1);
             return Err(Error::damaged(missing, 0, "the log file is missing"));
         }
         let is_newest = position + 1 == numbers.len();

@@ -38,7 +38,7 @@ fn read(disk: &TestDisk, checkpoint: u64) -> Result<(Vec<u64>, LogContents)> {
 }
 
 fn file(number: u64) -> PathBuf {
-    super::super::file_path(Path::new(FOLDER), number)
+    super::super::log_path(Path::new(FOLDER), number)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::operation::encode_all;
 use super::{
     FILE_MAGIC, FILE_VERSION, HEADER_BYTES, LogOperation, RECORD_HEADER_BYTES, RECORD_MAGIC,
-    file_path,
+    log_path,
 };
 use crate::error::{Error, Result};
 use crate::storage::{Disk, WritableFile};
@@ -141,7 +141,7 @@ impl LogWriter {
     }
 
     fn write_pending(&mut self) -> Result<()> {
-        let path = file_path(&self.folder, self.number);
+        let path = log_path(&self.folder, self.number);
         self.file.write_all(&self.pending).map_err(|e| Error::io("write", path, &e))?;
         self.length += self.pending.len() as u64;
         self.pending.clear();
@@ -194,7 +194,7 @@ impl LogWriter {
         while let Some(file) = self.closed.front()
             && file.last_sequence <= checkpoint
         {
-            let path = file_path(&self.folder, file.number);
+            let path = log_path(&self.folder, file.number);
             if let Err(error) = self.disk.remove_file(&path) {
                 tracing::warn!(path = %path.display(), %error, "log file not removed");
                 return;
@@ -212,7 +212,7 @@ fn start_file(
     number: u64,
     first_sequence: u64,
 ) -> Result<Box<dyn WritableFile>> {
-    let path = file_path(folder, number);
+    let path = log_path(folder, number);
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(FILE_MAGIC);
     header.extend_from_slice(&FILE_VERSION.to_le_bytes());
