@@ -126,7 +126,7 @@ def run(address, arguments):
     load_seconds = time.monotonic() - began
     for prober in probers:
         prober.join(120)
-    stats, build_seconds = target.wait_until_built(client, name)
+    stats, build_seconds = target.wait_until_built(client, name, arguments.settle)
     reached = measure_recall(client, name, rows, queries, 10)
     if not arguments.keep:
         client.drop_collection(name)

@@ -164,7 +164,7 @@ def run(address, arguments):
     name = f"qps_{random.randrange(2**32):08x}"
     print(f"{arguments.rows} x {arguments.dimension} rows, seed {arguments.seed}; loading ...", flush=True)
     load(client, name, rows)
-    stats, build_seconds = target.wait_until_built(client, name)
+    stats, build_seconds = target.wait_until_built(client, name, arguments.settle)
     print(f"loaded, {stats.total_segment_count} segments, built {build_seconds:.1f} s after; stock faiss ...",
           flush=True)
     index, faiss_build_seconds = build_faiss(rows)

@@ -69,7 +69,7 @@ fn clustered(count: usize, dimension: usize, seed: u64, part: u64) -> Vec<f32> {
     let mut shape = StdRng::seed_from_u64(seed);
     let clusters = 200;
     let inner = 12.min(dimension);
-    let mut normal = |rng: &mut StdRng| (0..6).map(|_| rng.random_range(-0.7f32..0.7)).sum::<f32>();
+    let normal = |rng: &mut StdRng| (0..6).map(|_| rng.random_range(-0.7f32..0.7)).sum::<f32>();
     let basis: Vec<f32> = (0..inner * dimension).map(|_| normal(&mut shape)).collect();
     let centres: Vec<f32> = (0..clusters * inner).map(|_| normal(&mut shape)).collect();
     let mut rng = StdRng::seed_from_u64(seed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15));

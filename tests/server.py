@@ -111,24 +111,25 @@ class Server:
 
     def stop(self):
         """Asks the process to stop (SIGTERM) and returns its exit code."""
-        return self._end(signal.SIGTERM)
+        return self.end(signal.SIGTERM)
 
     def kill(self):
         """Ends the process at once (SIGKILL), as a crash would."""
-        return self._end(signal.SIGKILL)
+        return self.end(signal.SIGKILL)
 
-    def kill_now(self):
-        """Sends SIGKILL without tidying up: for use while other threads are in the middle of calls."""
-        self._process.send_signal(signal.SIGKILL)
+    def signal(self, how):
+        """Sends one signal without waiting or tidying up: for use while other threads make calls."""
+        self._process.send_signal(how)
 
-    def _end(self, how):
+    def end(self, how=None):
+        """Sends a signal, unless it was sent already, and returns the exit code."""
         process, self._process = self._process, None
         atexit.unregister(self.kill)
         if process is None:
             return None
         # Clients go first: a graceful stop waits for calls in progress, not for open channels.
         self._close_clients()
-        if process.poll() is None:
+        if how is not None and process.poll() is None:
             process.send_signal(how)
         try:
             code = process.wait(STOP_SECONDS_MAX)

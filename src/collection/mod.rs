@@ -456,10 +456,20 @@ impl Collection {
         }
     }
 
-    /// Marks the collection as gone: nobody who still holds it can use it.
-    pub fn mark_dropped(&self) {
+    /// Takes the collection out of use: from now on it does not exist for anybody who holds it, and
+    /// when this returns nothing of it is under way, so that its folder can be removed.
+    pub fn retire(&self) {
         self.is_dropped.store(true, Ordering::SeqCst);
         self.stop.store(true, Ordering::SeqCst);
+        self.seal_lane.wait_until_idle();
+        self.merge_lane.wait_until_idle();
+        drop(self.writer.lock());
+    }
+
+    /// Takes a retired collection into use again, when it could not be removed.
+    pub fn reinstate(&self) {
+        self.stop.store(false, Ordering::SeqCst);
+        self.is_dropped.store(false, Ordering::SeqCst);
     }
 
     /// Blocks until no seal and no merge is due, or until one fails.

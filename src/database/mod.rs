@@ -247,11 +247,11 @@ impl Database {
         let collection = self.collection(name)?;
         let folder = collection.folder().to_path_buf();
         let dropped = folder.with_extension("dropped");
-        self.disk.rename(&folder, &dropped)?;
+        collection.retire();
+        self.disk.rename(&folder, &dropped).inspect_err(|_| collection.reinstate())?;
         if let Some(parent) = folder.parent() {
             self.disk.sync_dir(parent)?;
         }
-        collection.mark_dropped();
         self.catalog.write().open.remove(name);
         self.forward.drop_tree(&collection.schema().uuid);
         if let Err(error) = self.disk.remove_dir(&dropped) {

@@ -166,7 +166,11 @@ impl CollectionSchema {
         }
         let mut forward: Vec<Option<Value>> = vec![None; self.forward_columns.len()];
         for (value, target) in raw_forward.into_iter().zip(&mapping.forward) {
-            forward[*target] = value;
+            // A copy: a few bytes kept must not keep the whole message they came in.
+            forward[*target] = match value {
+                Some(Value::Bytes(bytes)) => Some(Value::Bytes(Bytes::copy_from_slice(&bytes))),
+                other => other,
+            };
         }
         Ok(Document { vectors, forward: forward.into() })
     }

@@ -166,7 +166,8 @@ impl Decoder {
     fn value(&mut self) -> Decoded<Option<Value>> {
         Ok(Some(match self.u8()? {
             UNSET => return Ok(None),
-            BYTES => Value::Bytes(self.bytes()?),
+            // A copy: the value outlives the log file or message that it was read from.
+            BYTES => Value::Bytes(Bytes::copy_from_slice(&self.bytes()?)),
             STRING => Value::String(self.text()?),
             BOOL => match self.u8()? {
                 0 => Value::Bool(false),

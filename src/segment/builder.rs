@@ -21,7 +21,7 @@ use crate::schema::ForwardRow;
 use crate::storage::ChecksumWriter;
 
 /// Vectors added to a graph between two looks at the stop flag.
-const GRAPH_CHUNK_ROWS: usize = 8_192;
+const GRAPH_CHUNK_ROWS: usize = 4_096;
 
 /// A segment whose rows go into a new one.
 #[derive(Debug, Clone)]

@@ -17,25 +17,8 @@ FINGERPRINTS = 8_388_593
 
 
 def fingerprint(key, version):
-    """A number that tells this version of this key from nearly every other."""
-    return (key * 2_654_435_761 + version * 40_503 * 65_537 + 12_345) % FINGERPRINTS
-
-
-@dataclasses.dataclass
-class Found:
-    """One row as the server returned it."""
-
-    key: int
-    score: float
-    version: int | None
-    key_again: int | None
-
-    @property
-    def is_whole(self):
-        """True when vector and forward values come from one and the same write."""
-        return (
-            self.version is not None and self.key_again == self.key
-            and self.score == -float(fingerprint(self.key, self.version)))
+    """A number that tells this version of this key from nearly every other; of numbers or of arrays."""
+    return (key * 40_503 + version * 65_537 + 12_345) % FINGERPRINTS
 
 
 @dataclasses.dataclass
@@ -93,30 +76,24 @@ class Journal:
             self.acknowledged[key] = version
 
     def judge(self, found, verdict):
-        """Compares with what the server has (key -> Found), then takes that for the truth."""
+        """Compares with what the server has (key -> version), then takes that for the truth."""
         applied = dropped = 0
-        for key in self.acknowledged.keys() | self.in_flight.keys() | found.keys():
-            row = found.get(key)
-            version = row.version if row else ABSENT
-            known = self.acknowledged.get(key, ABSENT)
-            if row is not None and not row.is_whole:
-                verdict.half.append((key, row))
-            if key in self.in_flight:
-                asked = self.in_flight[key]
-                if version == asked and asked != known:
-                    applied += 1
-                    continue
-                if version == known:
-                    dropped += 1
-                    continue
+        # Most rows are as they should be: only pairs that one side lacks are looked at.
+        apart = {key for key, _ in self.acknowledged.items() ^ found.items()}
+        for key in apart | self.in_flight.keys():
+            version, known = found.get(key, ABSENT), self.acknowledged.get(key, ABSENT)
+            if key in self.in_flight and version == self.in_flight[key] != known:
+                applied += 1
             elif version == known:
-                continue
-            if known is ABSENT:
-                (verdict.undone if key in self.last_version else verdict.foreign).append((key, version))
-            else:
+                dropped += key in self.in_flight
+            elif known is not ABSENT:
                 verdict.lost.append((key, known, version))
+            elif key in self.last_version:
+                verdict.undone.append((key, version))
+            else:
+                verdict.foreign.append((key, version))
         verdict.applied_in_flight += applied
         verdict.dropped_in_flight += dropped
         verdict.split_requests += bool(applied and dropped)
         self.in_flight = {}
-        self.acknowledged = {key: row.version for key, row in found.items()}
+        self.acknowledged = dict(found)

@@ -8,9 +8,11 @@ import os
 import random
 
 import pytest
+from pyproximabe.core.types import proxima_be_pb2 as be
 
-from campaign import Campaign
-from journal import ABSENT, Found, Journal, Verdict, fingerprint
+from campaign import FORWARD_NAMES, Campaign, Rows
+from journal import ABSENT, Journal, Verdict, fingerprint
+from proxima import value
 
 CYCLES = int(os.environ.get("VOISIN_KILL_CYCLES", "12"))
 SEED = int(os.environ.get("VOISIN_KILL_SEED", random.randrange(2**32)))
@@ -35,45 +37,77 @@ def test_no_acknowledged_write_is_lost_to_kill_9(tmp_path, request, durability, 
     assert summary["verify_exit_code"] == 0
 
 
-# ----- the journal itself must notice -----
-
-
-def row(key, version, vector_version=None):
-    return Found(key, -float(fingerprint(key, vector_version or version)), version, key)
+# ----- the checks themselves must notice -----
 
 
 def judged(acknowledged, in_flight, found):
     journal = Journal()
     journal.acknowledged, journal.in_flight = dict(acknowledged), dict(in_flight)
-    journal.last_version = {k: v or 9 for k, v in {**acknowledged, **in_flight}.items()} | {7: 3}
+    journal.last_version = {1: 9, 7: 9}
     verdict = Verdict()
-    journal.judge({r.key: r for r in found}, verdict)
+    journal.judge(found, verdict)
+    assert journal.acknowledged == found, "the next cycle starts from what is there"
     return verdict
 
 
 @pytest.mark.parametrize("in_flight, found", [
-    ({}, [row(1, 2)]),
-    ({1: 3}, [row(1, 2)]),
-    ({1: 3}, [row(1, 3)]),
-    ({1: ABSENT}, [row(1, 2)]),
-    ({1: ABSENT}, []),
-    ({7: 4}, [row(1, 2), row(7, 4)]),
+    ({}, {1: 2}),
+    ({1: 3}, {1: 2}),
+    ({1: 3}, {1: 3}),
+    ({1: ABSENT}, {1: 2}),
+    ({1: ABSENT}, {}),
+    ({7: 4}, {1: 2, 7: 4}),
+    ({7: 4}, {1: 2}),
 ])
 def test_the_journal_accepts_every_state_it_must(in_flight, found):
     assert judged({1: 2}, in_flight, found).is_clean
 
 
 @pytest.mark.parametrize("in_flight, found, fault", [
-    ({}, [], "lost"),
-    ({}, [row(1, 1)], "lost"),
-    ({1: 3}, [], "lost"),
-    ({1: 3}, [row(1, 1)], "lost"),
-    ({}, [row(1, 2), row(7, 3)], "undone"),
-    ({}, [row(1, 2), row(5, 1)], "foreign"),
-    ({}, [row(1, 2, vector_version=1)], "half"),
-    ({1: 3}, [row(1, 3, vector_version=2)], "half"),
+    ({}, {}, "lost"),
+    ({}, {1: 1}, "lost"),
+    ({1: 3}, {}, "lost"),
+    ({1: 3}, {1: 1}, "lost"),
+    ({1: ABSENT}, {1: 1}, "lost"),
+    ({7: 4}, {7: 4}, "lost"),
+    ({}, {1: 2, 7: 3}, "undone"),
+    ({7: 4}, {1: 2, 7: 3}, "undone"),
+    ({}, {1: 2, 5: 1}, "foreign"),
 ])
 def test_the_journal_notices_every_fault(in_flight, found, fault):
-    verdict = judged({1: 2}, in_flight, found)
-    assert not verdict.is_clean
-    assert verdict.counts()[fault] == 1
+    assert judged({1: 2}, in_flight, found).counts() | {fault: 1} == judged({1: 2}, in_flight, found).counts()
+
+
+def answer(*rows):
+    """A query answer with (key, version in the forward value, version in the vector) each."""
+    message = be.QueryResponse(latency_us=300)
+    message.status.reason = "Success"
+    result = message.results.add()
+    for key, version, vector_version in rows:
+        document = result.documents.add(primary_key=key, score=-float(fingerprint(key, vector_version)))
+        for name, python_value in zip(FORWARD_NAMES, [version, key, f"{key}:{version}"]):
+            document.forward_column_values.add(key=name).value.CopyFrom(value(python_value))
+    return message.SerializeToString()
+
+
+class Answered:
+    """Stands where a server is expected and gives one answer."""
+
+    def __init__(self, raw):
+        self.raw = raw
+
+    def channel(self):
+        return self
+
+    def unary_unary(self, _):
+        return lambda message, timeout: self.raw
+
+
+def test_rows_are_read_back_and_half_and_repeated_ones_noticed():
+    rows = Rows(Answered(answer((0, 1, 1), (1, 300, 300), (2**40, 2, 2))))
+    assert rows.version_of == {0: 1, 1: 300, 2**40: 2}
+    assert rows.halves() == [] and rows.repeated() == []
+    rows = Rows(Answered(answer((1, 3, 2), (4, 5, 5), (4, 5, 5))))
+    assert rows.halves() == [(1, 3)]
+    assert rows.repeated() == [4]
+    assert Rows(Answered(answer())).version_of == {}

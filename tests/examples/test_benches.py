@@ -8,7 +8,8 @@ from server import ROOT
 
 
 def measure(script, server, *options):
-    command = [sys.executable, str(ROOT / "benches" / script), "--server", server.grpc, *map(str, options)]
+    options = ["--server", server.grpc, "--settle", 0.5, *options]
+    command = [sys.executable, str(ROOT / "benches" / script), *map(str, options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])

@@ -147,7 +147,7 @@ def test_a_signal_stops_the_server_with_success(start_server, how):
     own = start_server()
     accepted(own.wire().create_collection(collection("kept")))
     accepted(own.wire().write(writing("kept", insert(1, [1, 0]))))
-    assert own._end(how) == 0
+    assert own.end(how) == 0
     own.start()
     assert keys(own.wire().query(knn("kept", [1, 0]))) == [[1]]
 
@@ -174,10 +174,10 @@ def test_a_stop_under_load_loses_nothing_it_acknowledged(start_server):
     for thread in threads:
         thread.start()
     assert ended.wait(60)
-    own._process.send_signal(signal.SIGTERM)
+    own.signal(signal.SIGTERM)
     for thread in threads:
         thread.join(60)
-    assert own.stop() == 0
+    assert own.end() == 0
     own.start()
     (found,) = keys(own.wire().query(knn("loaded", [0, 0], topk=100_000, is_linear=True)))
     assert set(found) >= acknowledged
