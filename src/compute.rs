@@ -1,18 +1,28 @@
 //! Bounded thread pools, one per kind of work, so that a build never starves a search and no call
 //! into native code ever runs on a thread that serves sockets.
+//!
+//! Searches wait for threads that sleep until there is work: those of a runtime that does nothing
+//! else. A work-stealing pool spins before it sleeps, which between two short queries costs more than
+//! the query; it serves where one query has work for several threads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::ComputeConfig;
 use crate::error::{Error, Result};
 
+/// How long a search thread waits for work before it ends; the next search starts it again.
+const KEEP_ALIVE: Duration = Duration::from_secs(600);
+
 /// The pools of a database.
 #[derive(Debug)]
 pub struct Compute {
-    search: ThreadPool,
+    search: Option<Runtime>,
+    scan: ThreadPool,
     write: ThreadPool,
     seal: ThreadPool,
     build: ThreadPool,
@@ -40,8 +50,16 @@ impl Compute {
     /// Starts the pools.
     pub fn new(config: &ComputeConfig) -> Result<Self> {
         let build_threads = threads(config.build_threads);
+        let search_threads = threads(config.search_threads);
+        let search = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(search_threads)
+            .thread_name("search")
+            .thread_keep_alive(KEEP_ALIVE)
+            .build()
+            .map_err(|e| Error::internal(format!("the search threads cannot be started: {e}")))?;
         Ok(Compute {
-            search: pool("search", threads(config.search_threads))?,
+            search: Some(search),
+            scan: pool("scan", search_threads)?,
             write: pool("write", threads(config.write_threads))?,
             seal: pool("seal", 2)?,
             // One merge at a time: each uses all build threads inside.
@@ -68,8 +86,9 @@ impl Compute {
             limit: u64::from(self.search_queue_max),
             setting: "compute.search_queue_max",
         })?;
+        let Some(search) = &self.search else { return Err(Error::Stopping) };
         let (reply, answer) = oneshot::channel();
-        self.search.spawn_fifo(move || {
+        search.spawn_blocking(move || {
             let _permit = permit;
             if !reply.is_closed() {
                 // A caller who hangs up now only wastes the answer.
@@ -79,9 +98,9 @@ impl Compute {
         answer.await.unwrap_or_else(|_| Err(Error::internal("a search ended without an answer")))
     }
 
-    /// Runs work on the search threads and waits for it: for opening, when nobody searches yet.
-    pub fn run_on_search_threads<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        self.search.install(work)
+    /// Spreads work over several threads and waits for it.
+    pub fn spread<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.scan.install(work)
     }
 
     /// Queues work of a collection's writer.
@@ -97,5 +116,14 @@ impl Compute {
     /// Queues a merge.
     pub fn spawn_build(&self, work: impl FnOnce() + Send + 'static) {
         self.build.spawn_fifo(work);
+    }
+}
+
+impl Drop for Compute {
+    fn drop(&mut self) {
+        // The last user may be a task of another runtime, where waiting is not allowed.
+        if let Some(search) = self.search.take() {
+            search.shutdown_background();
+        }
     }
 }

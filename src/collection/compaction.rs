@@ -11,6 +11,8 @@ use crate::segment::GraphRule;
 const GRAPHS_MAX: usize = 4;
 /// A graph is extended by rows that are at least this fraction of it.
 const EXTEND_RATIO: u64 = 4;
+/// The same when nothing is being written.
+const REST_RATIO: u64 = 128;
 /// Segments without graph and of similar size kept side by side at most.
 const FLAT_FAN_IN: usize = 4;
 
@@ -44,6 +46,8 @@ pub struct Policy {
     pub rows_max: u64,
     /// Segments above which rows_max gives way.
     pub segments_max: usize,
+    /// Nothing is being written: small rests are worth a rewrite of what they join.
+    pub is_still: bool,
 }
 
 /// A merge to be done.
@@ -93,7 +97,7 @@ impl Policy {
             }
         }
         if waiting.is_empty() || rows < rows_min.max(2) {
-            return None;
+            return self.link_rest(segments, &waiting, rows);
         }
         let base = segments
             .iter()
@@ -109,6 +113,26 @@ impl Policy {
             },
             None => MergeJob { sources: ids.collect(), extend_first: false, graphs: self.graphs() },
         })
+    }
+
+    /// When nothing is being written, what is left over joins the smallest graph that it is not too
+    /// small a part of, rather than being scanned by every query.
+    fn link_rest(
+        &self,
+        segments: &[SegmentFacts],
+        waiting: &[&SegmentFacts],
+        rows: u64,
+    ) -> Option<MergeJob> {
+        if !self.is_still || waiting.is_empty() {
+            return None;
+        }
+        let base = segments
+            .iter()
+            .filter(|s| s.has_graph)
+            .filter(|s| s.rows <= REST_RATIO * rows && s.rows + rows <= self.rows_max)
+            .min_by_key(|s| s.rows)?;
+        let sources = std::iter::once(base.id).chain(waiting.iter().map(|s| s.id));
+        Some(MergeJob { sources: sources.collect(), extend_first: true, graphs: self.graphs() })
     }
 
     /// Graphs are joined by extending the largest.
@@ -182,6 +206,7 @@ mod tests {
             deleted_share_max: 0.2,
             rows_max: u64::MAX,
             segments_max: 16,
+            is_still: false,
         }
     }
 
@@ -245,9 +270,11 @@ mod tests {
             sizes in proptest::collection::vec((1u64..200_000, 0u64..100, any::<bool>()), 0..40),
             rows_max in prop_oneof![Just(u64::MAX), 1u64..300_000],
             graphs in any::<bool>(),
+            is_still in any::<bool>(),
         ) {
             let policy = Policy {
                 rows_max,
+                is_still,
                 graph_rows_min: graphs.then_some(10_000),
                 ..policy()
             };

@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -146,6 +147,7 @@ impl Collection {
             deleted_share_max: config.deleted_share_max,
             rows_max: self.schema.max_docs_per_segment,
             segments_max: config.segments_max as usize,
+            is_still: self.is_still.load(Ordering::Relaxed),
         }
     }
 

@@ -37,6 +37,10 @@ pub use writer::WriteOutcome;
 
 /// Longest context text of an LSN, in bytes.
 const LSN_CONTEXT_BYTES_MAX: usize = 4_096;
+/// Looks without a write in between after which a collection counts as lying still.
+const STILL_TICKS: u32 = 2;
+/// Rows for which a segment that lies still is sealed; fewer are quickly scanned.
+const STILL_ROWS_MIN: u64 = 512;
 /// Log bytes above the checkpoint after which the growing segment is sealed however small it is, in
 /// log files.
 const LOG_FILES_MAX: u64 = 4;
@@ -56,6 +60,8 @@ pub struct Collection {
     merge_lane: Lane,
     seal_failure: Mutex<Option<Error>>,
     merge_failure: Mutex<Option<Error>>,
+    /// Nothing was written for a while: small rests may be merged into large segments.
+    is_still: AtomicBool,
     stop: AtomicBool,
     is_dropped: AtomicBool,
     magic_number: u64,
@@ -147,6 +153,7 @@ impl Collection {
             merge_lane: Lane::default(),
             seal_failure: Mutex::new(None),
             merge_failure: Mutex::new(None),
+            is_still: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             is_dropped: AtomicBool::new(false),
             magic_number,
@@ -326,6 +333,7 @@ impl Collection {
                 let snapshot = collection.published.snapshot();
                 let results_max = u64::from(collection.config.limits.query_results_max);
                 let results = execute(
+                    &collection.compute,
                     &collection.schema,
                     &plan,
                     &snapshot.segments(),
@@ -410,11 +418,16 @@ impl Collection {
         let frozen = {
             let mut writer = self.writer.lock();
             let sequence = writer.sequence();
-            let is_still = std::mem::replace(&mut writer.seen_sequence, sequence) == sequence;
+            match std::mem::replace(&mut writer.seen_sequence, sequence) == sequence {
+                true => writer.still_ticks = writer.still_ticks.saturating_add(1),
+                false => writer.still_ticks = 0,
+            }
+            let is_still = writer.still_ticks >= STILL_TICKS;
+            self.is_still.store(is_still, Ordering::Relaxed);
             let rows = u64::from(writer.state.growing.rows());
             let log_bytes = writer.log.bytes().saturating_sub(writer.log_bytes_at_freeze);
             let has_long_log = log_bytes > LOG_FILES_MAX * self.config.storage.log_file_bytes;
-            let is_due = (is_still && rows >= self.config.segment.graph_rows_min) || has_long_log;
+            let is_due = (is_still && rows >= STILL_ROWS_MIN) || has_long_log;
             if is_due && writer.failure().is_none() && writer.state.frozen.is_empty() {
                 writer.state.freeze(sequence);
                 writer.log_bytes_at_freeze = writer.log.bytes();

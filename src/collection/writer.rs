@@ -99,6 +99,8 @@ pub(super) struct Writer {
     failure: Option<Error>,
     /// For the idle check: the sequence at the last look.
     pub seen_sequence: u64,
+    /// Looks since then at which nothing had been written.
+    pub still_ticks: u32,
     /// Bytes of log written since the last freeze.
     pub log_bytes_at_freeze: u64,
 }
@@ -113,6 +115,7 @@ impl Writer {
     ) -> Self {
         Writer {
             seen_sequence: log.next_sequence(),
+            still_ticks: 0,
             log_bytes_at_freeze: log.bytes(),
             log,
             state,

@@ -129,7 +129,7 @@ impl Database {
             (uuid.clone(), collection)
         };
         let opened: Vec<(String, Result<Arc<Collection>>)> =
-            self.compute.run_on_search_threads(|| whole.par_iter().map(open_one).collect());
+            self.compute.spread(|| whole.par_iter().map(open_one).collect());
         let mut catalog = self.catalog.write();
         for (uuid, collection) in opened {
             let refused = match collection {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::reply::{Hit, QueryProfile};
+use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::{Candidate, TopK};
 use crate::schema::{CollectionSchema, ForwardRow, KnnPlan, VectorColumn};
@@ -44,9 +45,10 @@ impl SegmentRef<'_> {
     }
 }
 
-/// Answers a query over the segments that a snapshot at `sequence` sees. Runs to its end on the
-/// calling pool; `results_max` bounds the hits over all query vectors.
+/// Answers a query over the segments that a snapshot at `sequence` sees; `results_max` bounds the hits
+/// over all query vectors. Short work is done on the calling thread, long work spread over `compute`.
 pub fn execute(
+    compute: &Compute,
     schema: &CollectionSchema,
     plan: &KnnPlan,
     segments: &[SegmentRef<'_>],
@@ -73,10 +75,12 @@ pub fn execute(
         .columns
         .get(plan.column)
         .ok_or_else(|| Error::internal("the plan names a column that the schema lacks"))?;
-    let search = Search { column, plan, k, segments, sequence };
+    let search = Search { compute, column, plan, k, segments, sequence };
     let found: Vec<Vec<Candidate>> = match &plan.vectors[..] {
         [vector] => vec![search.one(vector)?],
-        vectors => vectors.par_iter().map(|v| search.one(v)).collect::<Result<_>>()?,
+        vectors => {
+            compute.spread(|| vectors.par_iter().map(|v| search.one(v)).collect::<Result<_>>())?
+        }
     };
     profile.execute = started.elapsed();
     let started = Instant::now();
@@ -98,6 +102,7 @@ pub fn execute(
 }
 
 struct Search<'a> {
+    compute: &'a Compute,
     column: &'a VectorColumn,
     plan: &'a KnnPlan,
     k: usize,
@@ -120,14 +125,14 @@ impl Search<'_> {
             }
             return Ok(top.into_sorted());
         }
-        let parts: Vec<Vec<Candidate>> = (0..self.segments.len())
-            .into_par_iter()
-            .map(|position| {
-                let mut top = TopK::new(self.k, self.plan.radius);
-                self.segment(position, &query, vector, &mut top)?;
-                Ok(top.into_sorted())
-            })
-            .collect::<Result<_>>()?;
+        let one_segment = |position: usize| {
+            let mut top = TopK::new(self.k, self.plan.radius);
+            self.segment(position, &query, vector, &mut top)?;
+            Ok(top.into_sorted())
+        };
+        let parts: Vec<Vec<Candidate>> = self.compute.spread(|| {
+            (0..self.segments.len()).into_par_iter().map(one_segment).collect::<Result<_>>()
+        })?;
         let mut top = TopK::new(self.k, self.plan.radius);
         parts.into_iter().flatten().for_each(|candidate| top.push(candidate));
         Ok(top.into_sorted())
