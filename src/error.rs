@@ -46,8 +46,8 @@ pub enum Error {
         /// The name.
         name: String,
     },
-    /// No index column of that name in the collection.
-    #[error("index column {column:?} does not exist in collection {collection:?}")]
+    /// No column of that name in the collection.
+    #[error("column {column:?} does not exist in collection {collection:?}")]
     ColumnNotFound {
         /// The collection.
         collection: String,

@@ -1,103 +1,13 @@
 //! What the program promises on the command line: messages, exit codes, the ready line, a clean end.
 
-use std::io::{BufRead, BufReader};
+mod support;
+
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything here may take; generous, because build machines are slow.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The program, without settings of the surrounding environment.
-fn voisin() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_voisin"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("VOISIN_")) {
-        command.env_remove(name);
-    }
-    command.stdin(Stdio::null());
-    command
-}
-
-fn run(arguments: &[&str]) -> Output {
-    voisin().args(arguments).output().expect("the program runs")
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("output is UTF-8")
-}
-
-/// A server in its own process; killed when the test ends, however it ends.
-struct Server {
-    child: Child,
-    lines: Receiver<String>,
-}
-
-impl Server {
-    /// Starts a server on free ports with JSON logs.
-    fn start(data: &Path, more: &[&str]) -> Server {
-        let mut child = voisin()
-            .args(["serve", "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-            .args(["--log-format", "json", "--data"])
-            .arg(data)
-            .args(more)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the program starts");
-        let stderr = child.stderr.take().expect("stderr is piped");
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Server { child, lines }
-    }
-
-    /// The fields of the next log line with this message.
-    fn wait_for(&self, message: &str) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).expect("the line comes before the end");
-            let mut line: Value = serde_json::from_str(&line).expect("every log line is JSON");
-            if line["fields"]["message"] == message {
-                return line["fields"].take();
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        // The shell's own `kill`: a minimal system has no such program.
-        let line = format!("kill -{name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &line]).status().expect("sh runs").success());
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("the server does not end");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use support::{Server, run, text, voisin};
 
 #[test]
 fn version_is_the_crate_version() {

@@ -19,6 +19,7 @@ use crate::collection::WriteOutcome;
 use crate::config::LimitsConfig;
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::schema::{CollectionSchema, RawWrite};
 
 /// Most requests of one stream in progress at a time.
 const IN_FLIGHT_MAX: usize = 8;
@@ -82,7 +83,23 @@ async fn apply(database: &Database, rows_max: u32, request: WriteRequest) -> Res
     let collection = database.collection(&request.collection)?;
     limits::check_rows(request.keys.len(), rows_max)?;
     let magic_number = request.magic_number;
-    collection.write(convert::columnar_write(request)?, magic_number).await
+    let write = convert::columnar_write(request)?;
+    check_columns(collection.schema(), &write)?;
+    collection.write(write, magic_number).await
+}
+
+/// Our contract tells a column that does not exist from a request that makes no sense; the
+/// compatible one does not.
+fn check_columns(schema: &CollectionSchema, write: &RawWrite) -> Result<()> {
+    let mut vectors = write.vector_metas.iter().map(|meta| &meta.column);
+    let no_vector = vectors.find(|name| schema.column_position(name).is_none());
+    let no_forward = write.forward_names.iter().find(|name| !schema.forward_columns.contains(name));
+    match no_vector.or(no_forward) {
+        None => Ok(()),
+        Some(column) => {
+            Err(Error::ColumnNotFound { collection: schema.name.clone(), column: column.clone() })
+        }
+    }
 }
 
 /// The acknowledgements of a stream of requests, in the requests' order. At most [`IN_FLIGHT_MAX`]
