@@ -37,7 +37,7 @@ const LADDER: [usize; 12] = [10, 16, 24, 32, 40, 48, 64, 80, 96, 128, 200, 400];
 
 /// Queries over gRPC beside stock faiss in process.
 #[derive(Debug, Parser)]
-struct Args {
+pub struct Args {
     /// The server's binary.
     #[arg(long, default_value = "target/release/voisin")]
     server: PathBuf,
@@ -68,7 +68,7 @@ struct Args {
 fn clustered(count: usize, dimension: usize, seed: u64, part: u64) -> Vec<f32> {
     let mut shape = StdRng::seed_from_u64(seed);
     let clusters = 200;
-    let inner = 12.min(dimension);
+    let inner = 24.min(dimension);
     let normal = |rng: &mut StdRng| (0..6).map(|_| rng.random_range(-0.7f32..0.7)).sum::<f32>();
     let basis: Vec<f32> = (0..inner * dimension).map(|_| normal(&mut shape)).collect();
     let centres: Vec<f32> = (0..clusters * inner).map(|_| normal(&mut shape)).collect();
@@ -77,7 +77,7 @@ fn clustered(count: usize, dimension: usize, seed: u64, part: u64) -> Vec<f32> {
     for _ in 0..count {
         let cluster = (clusters as f64 * rng.random::<f64>().powi(2)) as usize;
         let place: Vec<f32> =
-            (0..inner).map(|i| centres[cluster * inner + i] + 0.4 * normal(&mut rng)).collect();
+            (0..inner).map(|i| centres[cluster * inner + i] + 0.6 * normal(&mut rng)).collect();
         for column in 0..dimension {
             let mixed: f32 = (0..inner).map(|i| place[i] * basis[i * dimension + column]).sum();
             rows.push(mixed + 0.15 * normal(&mut rng));
@@ -306,9 +306,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let args = Args::parse();
+/// Measures, and reports as JSON.
+pub async fn measure(args: &Args) -> Result<serde_json::Value> {
     let dimension = args.dimension;
     let rows = clustered(args.rows, dimension, args.seed, 1);
     let queries = clustered(1_000, dimension, args.seed, 2);
@@ -406,7 +405,7 @@ async fn main() -> Result<()> {
             })
         })
         .collect();
-    let report = serde_json::json!({
+    Ok(serde_json::json!({
         "rows": args.rows,
         "dimension": dimension,
         "indexed_seconds": indexed_seconds,
@@ -417,7 +416,11 @@ async fn main() -> Result<()> {
             "build_seconds_two_threads": faiss_build_seconds,
         },
         "server": { "ef_search": server_ef, "recall": server_recall, "by_clients": served },
-    });
-    println!("{report}");
+    }))
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    println!("{}", measure(&Args::parse()).await?);
     Ok(())
 }

@@ -22,12 +22,3 @@ def test_5000_rows_load_while_four_threads_query_and_none_is_missed(start_server
     assert summary["probes_while_loading"] > 0
     assert summary["recall_at_10"] >= 0.98
     assert summary["segments"] > 1
-
-
-def test_queries_per_second_are_measured_beside_faiss(start_server):
-    own = start_server(settings={"segment.seal_rows_max": 1_000, "segment.graph_rows_min": 500})
-    summary = measure("qps.py", own, "--rows", 3_000, "--dimension", 16, "--queries", 50, "--seconds", 0.5,
-                      "--clients", 1, 2)
-    assert summary["faiss"]["recall_at_10"] >= 0.95 and summary["server"]["recall_at_10"] >= 0.95
-    assert set(summary["server"]["clients"]) == {"1", "2"}
-    assert all(row["qps"] > 0 for row in summary["server"]["clients"].values())
