@@ -38,7 +38,8 @@ has_openblas() {
     local folder result=1
     command -v c++ >/dev/null || return 1
     folder=$(mktemp -d)
-    if links_blas "$folder" && ldd "$folder/blas" | grep -q libopenblas; then
+    # No pipe into grep -q: it may end before ldd does, which pipefail takes for a failure.
+    if links_blas "$folder" && [[ $(ldd "$folder/blas") == *libopenblas* ]]; then
         result=0
     fi
     rm -rf "$folder"

@@ -40,11 +40,6 @@ impl Lane {
         self.idle.notify_all();
     }
 
-    /// True while a run is on its way or under way.
-    pub fn is_busy(&self) -> bool {
-        *self.is_scheduled.lock()
-    }
-
     /// Returns when no run is on its way or under way.
     pub fn wait_until_idle(&self) {
         let mut is_scheduled = self.is_scheduled.lock();
@@ -118,7 +113,12 @@ impl Collection {
     }
 
     fn run_merges(self: Arc<Self>) {
-        let result = self.next_merge().map(|job| self.merge(&job));
+        let result = self.next_merge().map(|job| {
+            *self.merging.lock() = job.sources.clone();
+            let merged = self.merge(&job);
+            self.merging.lock().clear();
+            merged
+        });
         let is_more_due = matches!(result, Some(Ok(())));
         *self.merge_failure.lock() = match result {
             None | Some(Ok(())) | Some(Err(Error::Stopping)) => None,

@@ -60,6 +60,8 @@ pub struct Collection {
     merge_lane: Lane,
     seal_failure: Mutex<Option<Error>>,
     merge_failure: Mutex<Option<Error>>,
+    /// Segments that a merge is reading.
+    merging: Mutex<Vec<u32>>,
     /// Nothing was written for a while: small rests may be merged into large segments.
     is_still: AtomicBool,
     stop: AtomicBool,
@@ -153,6 +155,7 @@ impl Collection {
             merge_lane: Lane::default(),
             seal_failure: Mutex::new(None),
             merge_failure: Mutex::new(None),
+            merging: Mutex::new(Vec::new()),
             is_still: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             is_dropped: AtomicBool::new(false),
@@ -367,9 +370,12 @@ impl Collection {
     /// Statistics of every segment.
     pub fn stats(&self) -> CollectionStats {
         let snapshot = self.published.snapshot();
-        let merging = self.merge_lane.is_busy();
+        let merging = self.merging.lock().clone();
         let sealed = snapshot.sealed.iter().map(|sealed| {
-            let state = if merging { SegmentState::Compacting } else { SegmentState::Sealed };
+            let state = match merging.contains(&sealed.id) {
+                true => SegmentState::Compacting,
+                false => SegmentState::Sealed,
+            };
             let rows = u64::from(sealed.rows());
             SegmentStats {
                 segment_id: sealed.id,
@@ -438,7 +444,9 @@ impl Collection {
         if frozen {
             self.schedule_seal();
         }
-        self.schedule_merge();
+        if self.next_merge().is_some() {
+            self.schedule_merge();
+        }
     }
 
     fn is_stopping(&self) -> bool {

@@ -114,7 +114,7 @@ impl Search<'_> {
     /// The k nearest of one query vector. Large exact scans are spread over the pool.
     fn one(&self, vector: &[u8]) -> Result<Vec<Candidate>> {
         let query =
-            Query::new(self.column.element, self.column.metric, self.column.dimension, vector);
+            Query::new(self.column.element, self.plan.metric, self.column.dimension, vector);
         let query = query.ok_or_else(|| Error::internal("a checked query vector does not fit"))?;
         let scanned: u64 =
             self.segments.iter().filter(|s| self.graph(s).is_none()).map(SegmentRef::rows).sum();

@@ -379,7 +379,11 @@ fn check_column(declared: NewColumn, limits: &SchemaLimits) -> Result<VectorColu
     })
 }
 
-fn check_metric(element: ElementType, metric: Metric) -> std::result::Result<(), String> {
+/// Refuses a metric that is not defined over an element type.
+pub(super) fn check_metric(
+    element: ElementType,
+    metric: Metric,
+) -> std::result::Result<(), String> {
     let fits = match metric {
         Metric::Hamming => element.is_binary(),
         Metric::SquaredEuclidean | Metric::Euclidean => true,

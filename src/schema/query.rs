@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 
-use super::collection::{CollectionSchema, IndexKind, VectorColumn};
-use super::types::ElementType;
+use super::collection::{CollectionSchema, IndexKind, VectorColumn, check_metric};
+use super::types::{ElementType, Metric};
 use super::vector_text;
 use crate::error::{Error, Result};
 
@@ -27,7 +27,7 @@ pub struct KnnRequest {
     pub radius: f32,
     /// Exact scan instead of the graph.
     pub is_linear: bool,
-    /// `ef_search`, `index_type`; others are ignored.
+    /// `ef_search`, `index_type`, `metric_type`; others are ignored.
     pub extra_params: Vec<(String, String)>,
 }
 
@@ -55,6 +55,8 @@ pub struct KnnPlan {
     pub topk: usize,
     /// The query vectors.
     pub vectors: Vec<QueryVector>,
+    /// How to compare: the column's metric, or another one that the query asked for.
+    pub metric: Metric,
     /// Keeps documents with a score up to this.
     pub radius: Option<f32>,
     /// Exact scan instead of the graph.
@@ -88,13 +90,16 @@ impl CollectionSchema {
         if raw.radius.is_nan() {
             return Err(Error::query("radius is not a number"));
         }
+        let metric = query_metric(column, &raw)?;
         let (exact, ef_search) = search_params(column, &raw)?;
         Ok(KnnPlan {
             column: position,
             topk: raw.topk as usize,
             vectors,
             radius: (raw.radius > 0.0).then_some(raw.radius),
-            exact,
+            // A graph serves the metric that it was built for.
+            exact: exact || metric != column.metric,
+            metric,
             ef_search,
         })
     }
@@ -180,10 +185,25 @@ fn unstorable(column: &VectorColumn) -> Error {
     ))
 }
 
+impl KnnRequest {
+    fn param(&self, key: &str) -> Option<&str> {
+        self.extra_params.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+}
+
+fn query_metric(column: &VectorColumn, raw: &KnnRequest) -> Result<Metric> {
+    let Some(name) = raw.param("metric_type") else { return Ok(column.metric) };
+    let known = || Metric::ALL.map(|(name, _)| name).join(", ");
+    let metric = Metric::from_name(name).ok_or_else(|| {
+        Error::query(format!("metric_type {name:?} is unknown; known: {}", known()))
+    })?;
+    check_metric(column.element, metric).map_err(Error::query)?;
+    Ok(metric)
+}
+
 fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<(bool, usize)> {
-    let get = |key: &str| raw.extra_params.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
     let mut exact = raw.is_linear;
-    match get("index_type") {
+    match raw.param("index_type") {
         None | Some("HNSW") => {}
         Some("FLAT") => exact = true,
         Some(text) => {
@@ -197,7 +217,7 @@ fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<(bool, usize
         }
         IndexKind::Hnsw { ef_search, .. } => ef_search as usize,
     };
-    if let Some(text) = get("ef_search") {
+    if let Some(text) = raw.param("ef_search") {
         ef_search = match text.trim().parse::<usize>() {
             Ok(number) if (1..=65_536).contains(&number) => number,
             _ => {
