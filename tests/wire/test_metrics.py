@@ -119,6 +119,16 @@ def test_documented_scores(wire, name, metric):
     assert sorted(result, key=lambda hit: (hit[1], hit[0])) == DOCUMENTED[metric]
 
 
+@pytest.mark.parametrize("metric", DOCUMENTED)
+def test_a_query_may_ask_for_another_metric_than_its_columns(wire, name, metric):
+    accepted(wire.create_collection(collection(name, column(params={"metric_type": "Cosine"}))))
+    accepted(wire.write(writing(name, *(insert(k, v) for k, v in POINTS.items()))))
+    (result,) = hits(wire.query(knn(name, [3, 4], params={"metric_type": metric})))
+    assert sorted(result, key=lambda hit: (hit[1], hit[0])) == DOCUMENTED[metric]
+    for wrong in ("L2", "Hamming"):
+        refused(wire.query(knn(name, [3, 4], params={"metric_type": wrong})), -2010)
+
+
 def test_cosine_is_one_minus_the_cosine(wire, name):
     accepted(wire.create_collection(collection(name, column(params={"metric_type": "Cosine"}))))
     accepted(wire.write(writing(name, *(insert(k, v) for k, v in POINTS.items()))))
