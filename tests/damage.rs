@@ -165,6 +165,59 @@ fn a_lost_or_damaged_forward_store_loses_nothing() {
     }
 }
 
+/// Writes 80 rows of a version, lets them be sealed, and closes.
+fn write_and_seal(config: &voisin::config::Config, version: u64) {
+    runtime().block_on(async {
+        let database = open_when_free(config);
+        let collection = database.collection("images").unwrap();
+        let rows = (0..80).map(|key| row(key, Operation::Insert, version)).collect();
+        write(&collection, rows).await.unwrap();
+        collection.settle();
+        assert!(collection.stats().segments.len() > 1, "nothing was sealed");
+        database.close();
+    });
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.path().is_dir() {
+            true => copy_folder(&entry.path(), &to.join(entry.file_name())),
+            false => {
+                std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
+    }
+}
+
+/// A power cut may leave the forward store as it was before a segment's id was used again.
+#[test]
+fn a_forward_store_of_other_rows_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let mut config = busy_config(Durability::Power);
+    config.storage.data = place("one");
+    runtime().block_on(async {
+        let database = open_when_free(&config);
+        database.create_collection(declaration("images")).await.unwrap();
+        database.close();
+    });
+    copy_folder(&place("one"), &place("two"));
+    write_and_seal(&config, 1);
+    config.storage.data = place("two");
+    write_and_seal(&config, 2);
+    let store = place("two").join("forward.sled");
+    std::fs::remove_dir_all(&store).unwrap();
+    copy_folder(&place("one").join("forward.sled"), &store);
+    runtime().block_on(async {
+        let database = open_when_free(&config);
+        let found = contents(&database.collection("images").unwrap()).await.unwrap();
+        assert!(found.iter().all(|(_, version)| *version == 2), "{found:?}");
+        database.close();
+    });
+}
+
 /// Opens a folder as soon as the threads of its last user have let go of it.
 fn open_when_free(config: &voisin::config::Config) -> std::sync::Arc<voisin::database::Database> {
     for _ in 0..1_000_000 {

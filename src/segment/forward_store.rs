@@ -7,8 +7,11 @@
 //! ```text
 //! one sled tree per collection, named by its uuid
 //! key   = segment id u32 big-endian, row u32 big-endian        value = crc32c u32, encoded values
-//! key   = segment id u32 big-endian, u32::MAX                  value = rows u32: the segment is whole
+//! key   = segment id u32 big-endian, u32::MAX                  value = rows u32, CRC-32C of rows.arrow u32
 //! ```
+//!
+//! The last says that the segment is whole, and whose values these are: a power cut may leave the store
+//! as it was before an id was used again, and such values must not be believed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -119,6 +122,23 @@ impl ForwardStore {
     }
 }
 
+/// A segment as the store knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredSegment {
+    /// Identity within the collection.
+    pub id: u32,
+    /// Rows.
+    pub rows: u32,
+    /// CRC-32C of its rows file.
+    pub crc32c: u32,
+}
+
+impl StoredSegment {
+    fn mark(&self) -> [u8; 8] {
+        key(self.rows, self.crc32c)
+    }
+}
+
 fn key(segment: u32, row: u32) -> [u8; 8] {
     let mut key = [0; 8];
     key[..4].copy_from_slice(&segment.to_be_bytes());
@@ -149,16 +169,21 @@ impl ForwardTree {
         }
     }
 
-    /// True when the store holds all `rows` rows of a segment.
-    pub fn has_segment(&self, segment: u32, rows: u32) -> bool {
+    /// True when the store holds all rows of just this segment.
+    pub fn has_segment(&self, segment: StoredSegment) -> bool {
         let Some(tree) = self.tree() else { return false };
-        let mark = guarded(|| tree.get(key(segment, u32::MAX)));
-        matches!(mark, Ok(Some(mark)) if mark[..] == rows.to_be_bytes())
+        let mark = guarded(|| tree.get(key(segment.id, u32::MAX)));
+        matches!(mark, Ok(Some(mark)) if mark[..] == segment.mark())
     }
 
-    /// Stores all rows of a segment, in row order.
-    pub fn put_segment(&self, segment: u32, values: impl Iterator<Item = ForwardRow>) {
-        let Some(tree) = self.tree() else { return };
+    /// Stores all rows of a segment, in row order, in place of whatever was stored under its id.
+    pub fn put_segment(
+        &self,
+        segment: StoredSegment,
+        values: impl Iterator<Item = ForwardRow>,
+    ) -> bool {
+        self.remove_segment(segment.id);
+        let Some(tree) = self.tree() else { return false };
         let mut batch = sled::Batch::default();
         let mut rows = 0u32;
         let mut encoded = Vec::new();
@@ -168,17 +193,22 @@ impl ForwardTree {
             put_forward(&mut encoded, &value);
             let crc = crc32c::crc32c(&encoded[4..]);
             encoded[..4].copy_from_slice(&crc.to_le_bytes());
-            batch.insert(&key(segment, rows), &encoded[..]);
+            batch.insert(&key(segment.id, rows), &encoded[..]);
             rows += 1;
             if (rows as usize).is_multiple_of(BATCH_ROWS)
                 && let Err(cause) = guarded(|| tree.apply_batch(std::mem::take(&mut batch)))
             {
-                return self.broken(&cause);
+                self.broken(&cause);
+                return false;
             }
         }
-        batch.insert(&key(segment, u32::MAX), &rows.to_be_bytes());
-        if let Err(cause) = guarded(|| tree.apply_batch(batch)) {
-            self.broken(&cause);
+        batch.insert(&key(segment.id, u32::MAX), &segment.mark());
+        match guarded(|| tree.apply_batch(batch)) {
+            Ok(()) => rows == segment.rows,
+            Err(cause) => {
+                self.broken(&cause);
+                false
+            }
         }
     }
 
@@ -239,6 +269,10 @@ mod tests {
     use super::*;
     use crate::schema::Value;
 
+    fn stored(id: u32) -> StoredSegment {
+        StoredSegment { id, rows: 2_000, crc32c: 5 }
+    }
+
     fn row(n: i32) -> ForwardRow {
         vec![Some(Value::Int32(n)), None].into()
     }
@@ -248,13 +282,15 @@ mod tests {
         let store = ForwardStore::open(None, 1 << 20).unwrap();
         let tree = store.tree("a");
         for segment in [0, 3, 7] {
-            tree.put_segment(segment, (0..2_000).map(row));
+            assert!(tree.put_segment(stored(segment), (0..2_000).map(row)));
         }
-        assert!(tree.has_segment(3, 2_000) && !tree.has_segment(3, 1_999));
+        assert!(tree.has_segment(stored(3)));
+        assert!(!tree.has_segment(StoredSegment { rows: 1_999, ..stored(3) }));
+        assert!(!tree.has_segment(StoredSegment { crc32c: 6, ..stored(3) }));
         assert_eq!(tree.get(3, 1_999), Some(row(1_999)));
         assert_eq!(tree.get(3, 2_000), None);
         tree.retain_segments(|segment| segment == 3);
-        assert!(!tree.has_segment(0, 2_000) && tree.has_segment(3, 2_000));
+        assert!(!tree.has_segment(stored(0)) && tree.has_segment(stored(3)));
         assert_eq!((tree.get(0, 5), tree.get(7, 5)), (None, None));
     }
 
@@ -264,7 +300,7 @@ mod tests {
         let path = folder.path().join("forward.sled");
         {
             let store = ForwardStore::open(Some(&path), 1 << 20).unwrap();
-            store.tree("a").put_segment(0, (0..100).map(row));
+            store.tree("a").put_segment(stored(0), (0..100).map(row));
             store.flush();
         }
         for entry in std::fs::read_dir(&path).unwrap() {
@@ -275,7 +311,7 @@ mod tests {
         }
         let tree = ForwardStore::open(Some(&path), 1 << 20).unwrap().tree("a");
         assert_eq!(tree.get(0, 5), None);
-        tree.put_segment(0, (0..100).map(row));
+        tree.put_segment(stored(0), (0..100).map(row));
         assert_eq!(tree.get(0, 5), Some(row(5)));
     }
 }

@@ -8,8 +8,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::forward_store::ForwardTree;
+use super::forward_store::{ForwardTree, StoredSegment};
 use super::rows_file::{KindSet, RowsFile};
 use super::tombstones::{self, Tombstones};
 use super::{ColumnBlock, Rows};
@@ -82,6 +83,9 @@ pub struct Sealed {
     rows: RowsFile,
     graphs: Vec<Option<ColumnGraph>>,
     forward: ForwardTree,
+    stored: StoredSegment,
+    /// The forward store holds just this segment's values.
+    is_stored: AtomicBool,
 }
 
 /// How the graph of a column is made, or `None` for a column that has none.
@@ -172,12 +176,16 @@ impl Sealed {
                 Tombstones::from_marks(marks)
             }
         };
+        let stored =
+            StoredSegment { id: entry.id, rows: rows.rows, crc32c: entry.rows_file.crc32c };
         Ok(Sealed {
             id: entry.id,
             space,
             tombstones,
             inserted: entry.inserted,
             file_bytes: entry.files().map(|file| file.bytes).sum(),
+            is_stored: AtomicBool::new(context.forward.has_segment(stored)),
+            stored,
             rows,
             graphs,
             forward: context.forward.clone(),
@@ -235,7 +243,11 @@ impl Sealed {
         if self.rows.kinds.is_empty() {
             return ForwardRow::default();
         }
-        self.forward.get(self.id, row).unwrap_or_else(|| self.filed_forward(row))
+        let stored = match self.is_stored.load(Ordering::Acquire) {
+            true => self.forward.get(self.id, row),
+            false => None,
+        };
+        stored.unwrap_or_else(|| self.filed_forward(row))
     }
 
     /// The forward values of a row from the segment's own file.
@@ -250,10 +262,12 @@ impl Sealed {
 
     /// Fills the forward store from the segment's own file, unless it holds the segment already.
     pub fn fill_forward_store(&self) {
-        if self.rows.kinds.is_empty() || self.forward.has_segment(self.id, self.rows()) {
+        if self.rows.kinds.is_empty() || self.is_stored.load(Ordering::Acquire) {
             return;
         }
-        self.forward.put_segment(self.id, (0..self.rows()).map(|row| self.filed_forward(row)));
+        let values = (0..self.rows()).map(|row| self.filed_forward(row));
+        let is_stored = self.forward.put_segment(self.stored, values);
+        self.is_stored.store(is_stored, Ordering::Release);
     }
 }
 
