@@ -68,10 +68,6 @@ pub fn read_log(
     let mut next_in_log: Option<u64> = None;
     for (position, &number) in numbers.iter().enumerate() {
         let path = log_path(folder, number);
-        if position > 0 && numbers[position - 1] + 1 != number {
-            let missing = log_path(folder, numbers[position - 1] + 1);
-            return Err(Error::damaged(missing, 0, "the log file is missing"));
-        }
         let is_newest = position + 1 == numbers.len();
         let bytes = disk.read(&path)?;
         contents.bytes += bytes.len() as u64;
@@ -84,6 +80,16 @@ pub fn read_log(
             });
             break;
         };
+        if position > 0 && numbers[position - 1] + 1 != number {
+            if first_sequence > checkpoint + 1 {
+                let missing = log_path(folder, numbers[position - 1] + 1);
+                return Err(Error::damaged(missing, 0, "the log file is missing"));
+            }
+            // Trimmed files that a power cut brought back, though not all of them: what they hold is
+            // in the segments.
+            contents.files.clear();
+            next_in_log = None;
+        }
         let fits = match next_in_log {
             None => first_sequence <= checkpoint + 1,
             Some(next) => first_sequence == next,

@@ -121,6 +121,24 @@ fn damage_before_synced_records_stops_even_in_the_newest_file() {
 }
 
 #[test]
+fn trimmed_files_that_come_back_in_part_do_no_harm() {
+    let disk = TestDisk::new();
+    let mut log = writer(&disk, 100, true);
+    for n in 1..=9 {
+        log.append(&[operation(n)]).unwrap();
+        log.commit().unwrap();
+    }
+    let before = disk.after_kill();
+    let newest = disk.files().len() as u64;
+    disk.remove_file(&file(2)).unwrap();
+    let (keys, contents) = read(&disk, 8).unwrap();
+    assert_eq!(keys, [9]);
+    assert!(contents.files.iter().all(|(number, _, _)| *number > 2));
+    assert_eq!(contents.files.last().unwrap().0, newest);
+    assert_eq!(read(&before, 8).unwrap().0, [9]);
+}
+
+#[test]
 fn a_missing_file_is_damage() {
     let disk = TestDisk::new();
     let mut log = writer(&disk, 100, true);
