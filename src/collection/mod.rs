@@ -22,7 +22,7 @@ use crate::compute::Compute;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::query::{Hit, KnnReply, QueryProfile, execute};
+use crate::query::{Hit, KnnReply, QueryProfile, ReplyLimits, execute};
 use crate::schema::{CollectionSchema, KnnRequest, LsnContext, RawWrite};
 use crate::segment::{ForwardStore, SegmentContext};
 use crate::storage::Disk;
@@ -334,14 +334,17 @@ impl Collection {
             .search(move || {
                 profile.queue = queued.elapsed();
                 let snapshot = collection.published.snapshot();
-                let results_max = u64::from(collection.config.limits.query_results_max);
+                let limits = ReplyLimits {
+                    results_max: u64::from(collection.config.limits.query_results_max),
+                    bytes_max: collection.config.limits.reply_bytes_max,
+                };
                 let results = execute(
                     &collection.compute,
                     &collection.schema,
                     &plan,
                     &snapshot.segments(),
                     snapshot.sequence,
-                    results_max,
+                    limits,
                     &mut profile,
                 )?;
                 Ok(KnnReply { results, profile })

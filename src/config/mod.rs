@@ -168,6 +168,8 @@ pub struct LimitsConfig {
     pub query_vectors_max: u32,
     /// Most neighbours one query may return over all its query vectors.
     pub query_results_max: u32,
+    /// Most bytes one query's reply may take, forward values and their names included.
+    pub reply_bytes_max: u64,
 }
 
 impl Default for LimitsConfig {
@@ -180,6 +182,7 @@ impl Default for LimitsConfig {
             write_rows_max: 1_000_000,
             query_vectors_max: 16_384,
             query_results_max: 1_000_000,
+            reply_bytes_max: 256 << 20,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::reply::{Hit, QueryProfile};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::{Candidate, TopK};
-use crate::schema::{CollectionSchema, ForwardRow, KnnPlan, VectorColumn};
+use crate::schema::{CollectionSchema, ForwardRow, KnnPlan, Value, VectorColumn};
 use crate::segment::{
     ColumnGraph, GraphSearch, GrowingView, Sealed, scan_growing, scan_sealed, search_graph,
 };
@@ -45,26 +45,34 @@ impl SegmentRef<'_> {
     }
 }
 
-/// Answers a query over the segments that a snapshot at `sequence` sees; `results_max` bounds the hits
-/// over all query vectors. Short work is done on the calling thread, long work spread over `compute`.
+/// Bounds on one answer.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplyLimits {
+    /// Hits over all query vectors.
+    pub results_max: u64,
+    /// Bytes of all hits with their forward values and the names of these, roughly.
+    pub bytes_max: u64,
+}
+
+/// Answers a query over the segments that a snapshot at `sequence` sees. Short work is done on the calling thread, long work spread over `compute`.
 pub fn execute(
     compute: &Compute,
     schema: &CollectionSchema,
     plan: &KnnPlan,
     segments: &[SegmentRef<'_>],
     sequence: u64,
-    results_max: u64,
+    limits: ReplyLimits,
     profile: &mut QueryProfile,
 ) -> Result<Vec<Vec<Hit>>> {
     let started = Instant::now();
     let rows: u64 = segments.iter().map(SegmentRef::rows).sum();
     let k = plan.topk.min(usize::try_from(rows).unwrap_or(usize::MAX));
     let wanted = k as u64 * plan.vectors.len() as u64;
-    if wanted > results_max {
+    if wanted > limits.results_max {
         return Err(Error::LimitExceeded {
             what: "topk (no more than there are rows) times batch_count",
             value: wanted,
-            limit: results_max,
+            limit: limits.results_max,
             setting: "limits.query_results_max",
         });
     }
@@ -84,20 +92,40 @@ pub fn execute(
     };
     profile.execute = started.elapsed();
     let started = Instant::now();
-    let results = found
-        .into_iter()
-        .map(|candidates| {
-            candidates
-                .into_iter()
-                .map(|candidate| {
-                    let (segment, row) = candidate.place;
-                    let forward = segments[segment as usize].forward(row);
-                    Hit { key: candidate.key, score: candidate.score, forward }
-                })
-                .collect()
-        })
-        .collect();
+    let results = fetch(schema, segments, found, limits.bytes_max);
     profile.merge_and_sort = started.elapsed();
+    results
+}
+
+/// The winners with their forward values, as long as these fit into a reply.
+fn fetch(
+    schema: &CollectionSchema,
+    segments: &[SegmentRef<'_>],
+    found: Vec<Vec<Candidate>>,
+    bytes_max: u64,
+) -> Result<Vec<Vec<Hit>>> {
+    let names: usize = schema.forward_columns.iter().map(|name| name.len() + 16).sum();
+    let mut bytes = 0;
+    let mut results = Vec::with_capacity(found.len());
+    for candidates in found {
+        let mut hits = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let (segment, row) = candidate.place;
+            let forward = segments[segment as usize].forward(row);
+            let values: usize = forward.iter().flatten().map(Value::payload_bytes).sum();
+            bytes += (16 + names + values) as u64;
+            if bytes > bytes_max {
+                return Err(Error::LimitExceeded {
+                    what: "size of the reply in bytes",
+                    value: bytes,
+                    limit: bytes_max,
+                    setting: "limits.reply_bytes_max",
+                });
+            }
+            hits.push(Hit { key: candidate.key, score: candidate.score, forward });
+        }
+        results.push(hits);
+    }
     Ok(results)
 }
 

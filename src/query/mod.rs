@@ -3,5 +3,5 @@
 mod execute;
 mod reply;
 
-pub use execute::{SegmentRef, execute};
+pub use execute::{ReplyLimits, SegmentRef, execute};
 pub use reply::{Hit, KnnReply, QueryProfile};

@@ -129,6 +129,19 @@ pub enum Value {
     Double(f64),
 }
 
+impl Value {
+    /// Bytes of the value itself, without tags and lengths.
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::String(text) => text.len(),
+            Value::Bool(_) => 1,
+            Value::Int32(_) | Value::UInt32(_) | Value::Float(_) => 4,
+            Value::Int64(_) | Value::UInt64(_) | Value::Double(_) => 8,
+        }
+    }
+}
+
 /// The forward values of one row in schema order; `None` is unset. Cheap to clone.
 pub type ForwardRow = Arc<[Option<Value>]>;
 

@@ -221,11 +221,7 @@ impl Growing {
 }
 
 fn value_bytes(value: &Option<Value>) -> u64 {
-    match value {
-        Some(Value::Bytes(bytes)) => 16 + bytes.len() as u64,
-        Some(Value::String(text)) => 16 + text.len() as u64,
-        _ => 16,
-    }
+    16 + value.as_ref().map_or(0, Value::payload_bytes) as u64
 }
 
 impl OpenBlock {

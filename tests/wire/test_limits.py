@@ -14,6 +14,7 @@ LIMITS = {
     "limits.write_rows_max": 50,
     "limits.query_vectors_max": 5,
     "limits.query_results_max": 60,
+    "limits.reply_bytes_max": 65536,
 }
 
 
@@ -88,3 +89,12 @@ def test_results_of_a_query_over_its_whole_batch(limited_wire, is_linear):
     assert hits(limited_wire.query(within)) == [[(k, float(k * k)) for k in range(30)]] * 2
     above = knn("rows", vector * 3, topk=30, batch_count=3, is_linear=is_linear)
     beyond(limited_wire.query(above), "limits.query_results_max")
+
+
+def test_size_of_a_reply(limited_wire):
+    accepted(limited_wire.create_collection(collection("large", forward_names=["text"])))
+    rows = [insert(k, [k, 0], values=["x" * 10_000]) for k in range(10)]
+    accepted(limited_wire.write(writing("large", *rows, forward_names=["text"])))
+    assert len(hits(limited_wire.query(knn("large", [0, 0], topk=5)))[0]) == 5
+    beyond(limited_wire.query(knn("large", [0, 0], topk=10)), "limits.reply_bytes_max")
+    accepted(limited_wire.drop_collection(named("large")))
