@@ -181,7 +181,7 @@ impl Collection {
             threads: 1,
             stop: &self.stop,
         };
-        let built = build_segment(&self.context, &plan)?;
+        let built = self.build(&plan)?;
         let checkpoint = Some((frozen.last_sequence, frozen.next_doc_id));
         self.finish(built, Vec::new(), sources, checkpoint)
     }
@@ -213,7 +213,7 @@ impl Collection {
             threads: self.compute.build_threads(),
             stop: &self.stop,
         };
-        let built = build_segment(&self.context, &plan)?;
+        let built = self.build(&plan)?;
         let rows = built.as_ref().map_or(0, |built| built.entry.rows);
         self.finish(built, job.sources.clone(), sources, None)?;
         tracing::info!(
@@ -225,6 +225,16 @@ impl Collection {
             "segments merged"
         );
         Ok(())
+    }
+
+    /// Builds a segment's files, and leaves none of them behind when that ends early.
+    fn build(&self, plan: &BuildPlan<'_>) -> Result<Option<Built>> {
+        build_segment(&self.context, plan).inspect_err(|_| {
+            let folder = segment_folder(&self.context.folder, plan.id);
+            if let Err(error) = self.context.disk.remove_dir(&folder) {
+                tracing::warn!(%error, "unfinished segment not removed; the next start removes it");
+            }
+        })
     }
 
     /// Takes an id, and the sequence up to which deletes may be dropped for good: it must be durable,
