@@ -70,11 +70,13 @@ def test_kept_images_are_found_after_kill_9(own_server):
         assert (document is None) == (key < 3)
 
 
-@pytest.mark.skipif("VOISIN_FEATURES" not in os.environ, reason="VOISIN_FEATURES names no file")
-def test_real_images_find_themselves_first(own_server):
-    done = walk(own_server, "--features", pathlib.Path(os.environ["VOISIN_FEATURES"]))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "images find themselves first." in done.stdout
+# Only with a file of one's own is there such a test; a made-up file of the same layout is always tested.
+if FEATURES := os.environ.get("VOISIN_FEATURES"):
+
+    def test_real_images_find_themselves_first(own_server):
+        done = walk(own_server, "--features", pathlib.Path(FEATURES))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "images find themselves first." in done.stdout
 
 
 def test_a_file_of_another_shape_is_refused_before_anything_is_created(own_server, tmp_path):
