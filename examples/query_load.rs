@@ -335,7 +335,7 @@ pub async fn measure(args: &Args) -> Result<serde_json::Value> {
         stored
             .iter()
             .map(|query| {
-                graph.search(query, TOPK, ef, None, &mut out)?;
+                graph.search(query, TOPK, ef, &mut out)?;
                 Ok(out.iter().map(|(_, id)| u64::from(*id)).collect())
             })
             .collect()

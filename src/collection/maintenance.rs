@@ -256,9 +256,9 @@ impl Collection {
         sources: Vec<MergeSource>,
         checkpoint: Option<(u64, u64)>,
     ) -> Result<()> {
-        let (entry, graphs, taken) = match built {
-            Some(built) => (Some(built.entry), built.graphs, built.taken),
-            None => (None, Vec::new(), Vec::new()),
+        let (entry, taken) = match built {
+            Some(built) => (Some(built.entry), built.taken),
+            None => (None, Vec::new()),
         };
         // A first source that is taken whole keeps its row numbers, and so its row space: the key map
         // stays as it is for those rows.
@@ -272,7 +272,7 @@ impl Collection {
         let sealed = match &change.added {
             None => None,
             Some(entry) => {
-                let sealed = Sealed::open(&self.context, entry, space, graphs)?;
+                let sealed = Sealed::open(&self.context, entry, space)?;
                 sealed.fill_forward_store();
                 Some(Arc::new(sealed))
             }

@@ -57,7 +57,7 @@ pub(super) fn load(
     let mut sealed = Vec::with_capacity(manifest.segments.len());
     let mut keys = Keys::new();
     for (space, entry) in manifest.segments.iter().enumerate() {
-        let segment = Sealed::open(&context, entry, space as u32, Vec::new())?;
+        let segment = Sealed::open(&context, entry, space as u32)?;
         collect_keys(&segment, folder, &mut keys)?;
         sealed.push(Arc::new(segment));
     }

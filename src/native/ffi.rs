@@ -5,7 +5,6 @@
 use std::ffi::{CStr, c_char};
 use std::os::raw::c_void;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU64;
 
 // Brings libfaiss.a onto the linker's command line; the shim's symbols are resolved from it.
 use faiss_sys as _;
@@ -29,23 +28,6 @@ pub(super) struct Spec {
     pub max_neighbor_count: u32,
     /// 1 and up: with 0 faiss reads the top of an empty queue.
     pub ef_construction: u32,
-}
-
-/// `VoisinFilter` in shim.cpp.
-#[repr(C)]
-struct RawFilter {
-    deleted_at: *const AtomicU64,
-    sequence: u64,
-    row_of_id: *const u32,
-}
-
-/// A filter as the shim reads it, borrowed from the caller.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Filter<'a> {
-    pub deleted_at: &'a [AtomicU64],
-    pub sequence: u64,
-    /// The row of each id, and a bound that every one of them is below.
-    pub row_of_id: Option<(&'a [u32], usize)>,
 }
 
 #[repr(C)]
@@ -82,7 +64,6 @@ unsafe extern "C" {
         query: *const c_void,
         k: usize,
         ef: i32,
-        filter: *const RawFilter,
         distances: *mut f32,
         ids: *mut i64,
         error: *mut c_char,
@@ -215,12 +196,10 @@ impl RawIndex {
     }
 
     /// Fills `distances` and `ids`, both of length k >= 1, nearest first; ids of -1 fill up the end.
-    /// The filter must cover every id of the index.
     pub fn search(
         &self,
         query: Rows<'_>,
         ef: usize,
-        filter: Option<Filter<'_>>,
         distances: &mut [f32],
         ids: &mut [i64],
     ) -> NativeResult<()> {
@@ -233,28 +212,16 @@ impl RawIndex {
                 ids.len()
             )));
         }
-        if let Some(filter) = &filter {
-            self.check_filter(filter)?;
-        }
         let ef = i32::try_from(ef.max(k))
             .map_err(|_| NativeError::refused(format!("ef {ef} or k {k} is above 2^31")))?;
-        let raw_filter = filter.map(|filter| RawFilter {
-            deleted_at: filter.deleted_at.as_ptr(),
-            sequence: filter.sequence,
-            row_of_id: filter.row_of_id.map_or(ptr::null(), |(rows, _)| rows.as_ptr()),
-        });
-        let filter_pointer = raw_filter.as_ref().map_or(ptr::null(), ptr::from_ref);
         call("search", |error, size| {
-            // SAFETY: the query is one row of this index's kind; both outputs have k places; the
-            // filter's arrays were checked to cover every id and outlive the call. The entries of
-            // `deleted_at` may change meanwhile: the shim loads them atomically, as AtomicU64 does.
+            // SAFETY: the query is one row of this index's kind; both outputs have k places.
             unsafe {
                 voisin_graph_search(
                     self.raw.as_ptr(),
                     data,
                     k,
                     ef,
-                    filter_pointer,
                     distances.as_mut_ptr(),
                     ids.as_mut_ptr(),
                     error,
@@ -295,22 +262,6 @@ impl RawIndex {
             (Rows::Bits(bytes), true) => Ok((bytes.as_ptr().cast(), bytes.len())),
             _ => Err(NativeError::refused("floats for an index of bits, or the reverse")),
         }
-    }
-
-    fn check_filter(&self, filter: &Filter<'_>) -> NativeResult<()> {
-        let table = filter.deleted_at.len();
-        let covers = match filter.row_of_id {
-            None => table >= self.len,
-            Some((rows, bound)) => rows.len() == self.len && table >= bound,
-        };
-        if covers {
-            return Ok(());
-        }
-        let ids = filter.row_of_id.map(|(rows, bound)| (rows.len(), bound));
-        Err(NativeError::refused(format!(
-            "a filter over {table} rows, mapped by {ids:?}, does not cover {} ids",
-            self.len
-        )))
     }
 }
 

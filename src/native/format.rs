@@ -1,4 +1,4 @@
-//! Checks the bytes of a faiss HNSW index before faiss reads them.
+//! Checks the bytes of a faiss HNSW index before faiss reads them, and reads its links.
 //!
 //! faiss trusts its files: it allocates by the sizes it finds, and searches follow links without
 //! looking. So every size, level, offset and link is checked here first, in safe code, against what
@@ -20,20 +20,79 @@ use super::layout::{FaissMetric, Layout, Storage};
 /// faiss gives up on levels less likely than 1e-9; with 2 links per node that is after 29 of them.
 const LEVELS_MAX: usize = 64;
 
+/// The links of an index file in which every link leads to a row that exists on the link's level.
+#[derive(Debug)]
+pub struct HnswLinks<'a> {
+    levels: Vec<u8>,
+    /// Links of a row below each level, and below the end of the last.
+    cumulated: Vec<usize>,
+    /// The links of all rows, each row's by level.
+    links: &'a [u8],
+    entry: Option<u32>,
+}
+
+/// The links of one row on one level.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkList<'a> {
+    /// The row.
+    pub row: u32,
+    /// The level, from 0.
+    pub level: usize,
+    places: &'a [u8],
+}
+
+impl<'a> HnswLinks<'a> {
+    /// The number of levels that each row is on, 1 and up.
+    pub fn levels(&self) -> &[u8] {
+        &self.levels
+    }
+
+    /// The row that searches begin with; `None` for a graph without rows.
+    pub fn entry(&self) -> Option<u32> {
+        self.entry
+    }
+
+    /// Places for links that a row has on a level.
+    pub fn width(&self, level: usize) -> usize {
+        self.cumulated.get(level + 1).map_or(0, |end| end - self.cumulated[level])
+    }
+
+    /// Every list of links, row by row and each row's from level 0 up.
+    pub fn lists(&self) -> impl Iterator<Item = LinkList<'a>> {
+        let mut rest = self.links;
+        let places = self.levels.iter().enumerate().flat_map(|(row, levels)| {
+            (0..usize::from(*levels)).map(move |level| (row as u32, level))
+        });
+        places.map(move |(row, level)| {
+            let (places, after) = rest.split_at(self.width(level) * 4);
+            rest = after;
+            LinkList { row, level, places }
+        })
+    }
+}
+
+impl LinkList<'_> {
+    /// The rows linked to.
+    pub fn links(&self) -> impl Iterator<Item = u32> {
+        let links = self.places.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes));
+        links.map_while(|link| u32::try_from(link).ok())
+    }
+}
+
 /// Checks that `bytes` are one whole index of that layout, dimension and links per node, in which
-/// every link leads to a row that exists on the link's level. Returns the number of rows. Takes
-/// time in the number of links and memory of one byte per row.
-pub(super) fn check(
-    bytes: &[u8],
+/// every link leads to a row that exists on the link's level. Takes time in the number of links and
+/// memory of one byte per row.
+pub(super) fn check<'a>(
+    bytes: &'a [u8],
     layout: &Layout,
     dimension: u32,
     max_neighbor_count: u32,
-) -> NativeResult<usize> {
+) -> NativeResult<HnswLinks<'a>> {
     let mut input = Input { bytes, at: 0 };
     let (graph_kind, storage_kind) = kinds(layout);
     input.expect("index type", graph_kind)?;
     let rows = read_header(&mut input, layout, dimension)?;
-    check_graph(&mut input, rows, max_neighbor_count as usize)?;
+    let graph = check_graph(&mut input, rows, max_neighbor_count as usize)?;
     input.expect("storage type", storage_kind)?;
     let start = input.at;
     let stored = read_header(&mut input, layout, dimension)?;
@@ -44,7 +103,7 @@ pub(super) fn check(
     if input.at != bytes.len() {
         return Err(damaged(input.at, format!("{} bytes after the end", bytes.len() - input.at)));
     }
-    Ok(rows)
+    Ok(graph)
 }
 
 /// The four letters that open the index and its storage.
@@ -82,12 +141,16 @@ fn read_header(input: &mut Input<'_>, layout: &Layout, dimension: u32) -> Native
     Ok(rows)
 }
 
-fn check_graph(input: &mut Input<'_>, rows: usize, links: usize) -> NativeResult<()> {
+fn check_graph<'a>(
+    input: &mut Input<'a>,
+    rows: usize,
+    links: usize,
+) -> NativeResult<HnswLinks<'a>> {
     let level_count = check_probabilities(input, links)?;
     let cumulated = check_links_per_level(input, level_count, links)?;
     let levels = read_levels(input, rows, level_count)?;
     let link_count = check_offsets(input, &levels, &cumulated)?;
-    check_links(input, &levels, &cumulated, link_count)?;
+    let links = check_links(input, &levels, &cumulated, link_count)?;
 
     let start = input.at;
     let entry = i32::from_le_bytes(input.array()?);
@@ -112,7 +175,8 @@ fn check_graph(input: &mut Input<'_>, rows: usize, links: usize) -> NativeResult
             return Err(damaged(start, format!("{what} is {value}")));
         }
     }
-    input.expect("beam", &1i32.to_le_bytes())
+    input.expect("beam", &1i32.to_le_bytes())?;
+    Ok(HnswLinks { levels, cumulated, links, entry: u32::try_from(entry).ok() })
 }
 
 /// Checks the probabilities of the levels, from which the levels of later rows are drawn: each
@@ -194,12 +258,12 @@ fn check_offsets(input: &mut Input<'_>, levels: &[u8], cumulated: &[usize]) -> N
 
 /// Checks that every link leads to a row that exists on the link's level, and that unused places
 /// are at the end of each level's: faiss, adding a row, takes a used last place for a full list.
-fn check_links(
-    input: &mut Input<'_>,
+fn check_links<'a>(
+    input: &mut Input<'a>,
     levels: &[u8],
     cumulated: &[usize],
     link_count: usize,
-) -> NativeResult<()> {
+) -> NativeResult<&'a [u8]> {
     let data = input.vector_of("links", 4, link_count)?;
     let start = input.at - data.len();
     let mut links = data.as_chunks().0.iter().enumerate();
@@ -222,7 +286,7 @@ fn check_links(
             }
         }
     }
-    Ok(())
+    Ok(data)
 }
 
 fn check_storage(

@@ -1,18 +1,14 @@
-//! An HNSW graph over one vector column of one segment (Malkov & Yashunin, 2016), built, kept and
-//! searched by faiss.
-//!
-//! The graph ranks; it does not score. Callers re-score the finalists from the stored rows. It
-//! promises no recall either: with a selective filter, or with many equal rows, a search can return
-//! fewer than k although more are live, and the caller then scans.
+//! An HNSW graph over one vector column of one segment (Malkov & Yashunin, 2016), built and kept by
+//! faiss. Queries walk its links by themselves (`crate::index`); faiss's own search is here for
+//! comparison.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 
 use super::error::{NativeError, NativeResult};
-use super::ffi::{Filter, RawIndex, Rows, Spec};
-use super::format;
-use super::layout::{self, Layout, Storage};
-use crate::schema::{ElementType, Metric};
+use super::ffi::{RawIndex, Rows, Spec};
+use super::format::{self, HnswLinks};
+use super::layout::{Layout, Storage};
+use crate::schema::{ElementType, Metric, decode_floats};
 
 /// Most rows of one graph: faiss numbers them in 31 bits.
 pub const ROWS_MAX: usize = i32::MAX as usize - 1;
@@ -51,39 +47,11 @@ pub struct Graph {
     is_broken: bool,
 }
 
-/// The row that each id of a graph stands for, for graphs whose ids are not the segment's rows
-/// (columns where some rows have no vector).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowOfId {
-    rows: Box<[u32]>,
-    /// One above the highest row.
-    bound: usize,
-}
-
-impl RowOfId {
-    /// Takes the rows in order of ids and remembers the highest, so that no search looks again.
-    pub fn new(rows: Box<[u32]>) -> RowOfId {
-        let bound = rows.iter().max().map_or(0, |highest| *highest as usize + 1);
-        RowOfId { rows, bound }
-    }
-
-    /// The rows in order of ids.
-    pub fn rows(&self) -> &[u32] {
-        &self.rows
-    }
-}
-
-/// Tombstones as the engine keeps them: row r is live for a snapshot when its entry is above the
-/// snapshot's sequence number.
-#[derive(Debug, Clone, Copy)]
-pub struct RowFilter<'a> {
-    /// The sequence number at which each row was deleted, `u64::MAX` for never. It may grow
-    /// tombstones while a search runs; each is read with a relaxed atomic load.
-    pub deleted_at: &'a [AtomicU64],
-    /// The snapshot's sequence number.
-    pub sequence: u64,
-    /// The row of each id; `None` where ids are rows.
-    pub row_of_id: Option<&'a RowOfId>,
+/// The links of what [`Graph::to_bytes`] gave, without reading the rows behind them. Refuses what
+/// [`Graph::from_bytes`] refuses.
+pub fn read_links<'a>(bytes: &'a [u8], params: &GraphParams) -> NativeResult<HnswLinks<'a>> {
+    let (layout, _, _) = params.spec()?;
+    format::check(bytes, &layout, params.dimension, params.max_neighbor_count)
 }
 
 impl GraphParams {
@@ -141,7 +109,9 @@ impl Graph {
     /// here: that takes the file's checksum.
     pub fn from_bytes(bytes: &[u8], params: &GraphParams) -> NativeResult<Graph> {
         let (layout, spec, row_bytes) = params.spec()?;
-        let rows = format::check(bytes, &layout, params.dimension, params.max_neighbor_count)?;
+        let rows = format::check(bytes, &layout, params.dimension, params.max_neighbor_count)?
+            .levels()
+            .len();
         Ok(params.graph(RawIndex::read(bytes, &spec, rows)?, layout, row_bytes))
     }
 
@@ -194,28 +164,27 @@ impl Graph {
         let block_rows = (BLOCK_BYTES / (self.dimension * size_of::<f32>())).max(1);
         let mut floats = Vec::new();
         for block in rows.chunks(block_rows * self.row_bytes) {
-            layout::decode(block, self.element, self.layout, self.dimension, &mut floats);
+            self.decode(block, &mut floats);
             self.index.add(Rows::Floats(&floats), threads)?;
         }
         Ok(())
     }
 
-    /// The k nearest rows that the filter keeps, nearest first, as (rank, id) in `out`, which is
-    /// cleared first. Keeps `max(ef, k)` candidates on the way; `ef` beyond the number of rows means
+    /// The k nearest rows as faiss's own search finds them, nearest first, as (rank, id) in `out`,
+    /// which is cleared first. Keeps `max(ef, k)` candidates on the way; `ef` beyond the number of rows means
     /// all of them. Runs on the calling thread alone and allocates by `len()`, not by `k` or `ef`.
     ///
-    /// `out` never has more than k entries; it has fewer where the search met fewer live rows. The
+    /// `out` never has more than k entries; it has fewer where the search met fewer rows. The
     /// rank orders them and is no score: the squared distance, minus the inner product, minus the
     /// cosine, the sum of absolute differences or the number of differing bits, as floats of
     /// rounded rows, with everything that overflows at the far end.
     ///
-    /// Refuses a query of the wrong length and a filter that does not cover every id.
+    /// Refuses a query of the wrong length.
     pub fn search(
         &self,
         query: &[u8],
         k: usize,
         ef: usize,
-        filter: Option<&RowFilter<'_>>,
         out: &mut Vec<(f32, u32)>,
     ) -> NativeResult<()> {
         out.clear();
@@ -235,17 +204,12 @@ impl Graph {
         let query = match self.layout.storage {
             Storage::Bits => Rows::Bits(query),
             Storage::Floats | Storage::Halves | Storage::SignedBytes => {
-                layout::decode(query, self.element, self.layout, self.dimension, &mut floats);
+                self.decode(query, &mut floats);
                 Rows::Floats(&floats)
             }
         };
-        let filter = filter.map(|filter| Filter {
-            deleted_at: filter.deleted_at,
-            sequence: filter.sequence,
-            row_of_id: filter.row_of_id.map(|map| (&*map.rows, map.bound)),
-        });
         let (mut ranks, mut ids) = (vec![0.0; k], vec![-1; k]);
-        self.index.search(query, ef.clamp(k, self.len()), filter, &mut ranks, &mut ids)?;
+        self.index.search(query, ef.clamp(k, self.len()), &mut ranks, &mut ids)?;
         // The places that the search could not fill have the id -1, which is no u32.
         out.extend(
             ranks
@@ -268,6 +232,10 @@ impl Graph {
             return Err(NativeError::refused("an earlier add to this graph failed half way"));
         }
         Ok(())
+    }
+
+    fn decode(&self, rows: &[u8], floats: &mut Vec<f32>) {
+        decode_floats(rows, self.element, self.dimension, self.layout.normalised, floats);
     }
 
     /// Rows that are floats already: stored so, not to be scaled, and aligned.

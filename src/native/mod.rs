@@ -18,5 +18,6 @@ mod tests;
 
 pub use build_info::{BuildInfo, build_info};
 pub use error::{NativeError, NativeResult};
-pub use graph::{Graph, GraphParams, ROWS_MAX, RowFilter, RowOfId};
+pub use format::{HnswLinks, LinkList};
+pub use graph::{Graph, GraphParams, ROWS_MAX, read_links};
 pub use mmap::map_file;

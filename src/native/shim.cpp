@@ -1,4 +1,4 @@
-// The part of faiss that its C API leaves out: HNSW search with a per-query ef and a filter, and
+// The part of faiss that its C API leaves out: HNSW search with a per-query ef, and
 // (de)serialisation in memory. Plain C functions; src/native/ffi.rs is their only caller.
 //
 // Contract of every function that can fail: it returns 0 on success; otherwise it returns 1 and
@@ -22,7 +22,6 @@
 #include <faiss/IndexHNSW.h>
 #include <faiss/impl/AuxIndexStructures.h>
 #include <faiss/impl/DistanceComputer.h>
-#include <faiss/impl/IDSelector.h>
 #include <faiss/impl/ResultHandler.h>
 #include <faiss/impl/io.h>
 #include <faiss/index_io.h>
@@ -45,13 +44,6 @@ struct VoisinSpec {
     uint32_t dimension;
     uint32_t max_neighbor_count;
     uint32_t ef_construction;
-};
-
-// Row r is live when deleted_at[r] > sequence; row_of_id may be null for the identity.
-struct VoisinFilter {
-    const uint64_t* deleted_at;
-    uint64_t sequence;
-    const uint32_t* row_of_id;
 };
 
 // Exactly one of the two is set.
@@ -92,17 +84,6 @@ struct ThreadLimit {
     }
     ~ThreadLimit() {
         omp_set_num_threads(before);
-    }
-};
-
-// Keeps what was not deleted at the snapshot's sequence number. The table changes while searches
-// run (each entry once, from "never" to the deleting sequence number); it is read as an atomic.
-struct LiveRows final : faiss::IDSelector {
-    VoisinFilter filter;
-    explicit LiveRows(const VoisinFilter& filter) : filter(filter) {}
-    bool is_member(faiss::idx_t id) const override {
-        size_t row = filter.row_of_id ? filter.row_of_id[id] : size_t(id);
-        return __atomic_load_n(filter.deleted_at + row, __ATOMIC_RELAXED) > filter.sequence;
     }
 };
 
@@ -354,7 +335,6 @@ int32_t voisin_graph_search(
         const void* query,
         size_t k,
         int32_t ef,
-        const VoisinFilter* filter,
         float* distances,
         int64_t* ids,
         char* error,
@@ -370,12 +350,7 @@ int32_t voisin_graph_search(
 
         faiss::SearchParametersHNSW params;
         params.efSearch = ef;
-        params.bounded_queue = true; // the other queue ignores the filter
-        std::unique_ptr<LiveRows> live;
-        if (filter) {
-            live = std::make_unique<LiveRows>(*filter);
-            params.sel = live.get();
-        }
+        params.bounded_queue = true;
         using Results = faiss::HeapBlockResultHandler<faiss::HNSW::C>;
         Results results(1, distances, ids, k);
         Results::SingleResultHandler result(results);

@@ -192,7 +192,7 @@ impl Search<'_> {
                 segment: position as u32,
             };
             let mut own = TopK::new(self.k, None);
-            let found = search_graph(sealed, graph, &search, &mut own)?;
+            let found = search_graph(sealed, graph, &search, &mut own);
             if found >= self.k.min(graph.graph.len()) {
                 own.into_sorted().into_iter().for_each(|candidate| top.push(candidate));
                 return Ok(());

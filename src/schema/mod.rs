@@ -4,6 +4,7 @@
 mod check;
 mod collection;
 pub mod encoding;
+mod floats;
 mod query;
 mod types;
 mod vector_text;
@@ -13,6 +14,7 @@ pub use collection::{
     CollectionSchema, DeclaredType, IndexKind, NewCollection, NewColumn, NewRepository, Repository,
     SchemaLimits, VectorColumn,
 };
+pub use floats::decode_floats;
 pub use query::{KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
 pub use types::{
     Change, Document, ElementType, ForwardRow, LsnContext, Metric, Operation, Row, Value,

@@ -63,8 +63,6 @@ pub struct BuildPlan<'a> {
 pub struct Built {
     /// For the manifest.
     pub entry: SegmentEntry,
-    /// The graphs, by column.
-    pub graphs: Vec<Option<Graph>>,
     /// For each source, the old row number of each row taken, in the order of the new rows.
     pub taken: Vec<Vec<u32>>,
 }
@@ -181,20 +179,7 @@ pub fn build_segment(context: &SegmentContext, plan: &BuildPlan<'_>) -> Result<O
     disk.remove_dir(&folder)?;
     disk.create_dir(&folder)?;
     let rows_file = write_rows(context, plan, &folder, &taken)?;
-    let graphs = build_graphs(context, plan, &folder, &rows_file)?;
-    let mut graph_files = Vec::new();
-    for (position, graph) in graphs.iter().enumerate() {
-        if let Some(graph) = graph {
-            let name = format!("{position}.faiss");
-            let bytes = graph.to_bytes()?;
-            let path = folder.join(&name);
-            let mut file = ChecksumWriter::create(disk, &path)?;
-            file.write_all(&bytes).map_err(|e| Error::io("write", &path, &e))?;
-            let (bytes, crc32c) = file.finish()?;
-            let file = FileEntry { name, bytes, crc32c };
-            graph_files.push(GraphEntry { column: position as u32, file });
-        }
-    }
+    let graph_files = build_graphs(context, plan, &folder, &rows_file)?;
     disk.sync_dir(&folder)?;
     disk.sync_dir(&context.folder)?;
     let inserted = plan.sources.iter().map(MergeSource::inserted);
@@ -206,7 +191,7 @@ pub fn build_segment(context: &SegmentContext, plan: &BuildPlan<'_>) -> Result<O
         tombstones_file: None,
         inserted: inserted.fold(Inserted::NOTHING, Inserted::union),
     };
-    Ok(Some(Built { entry, graphs, taken }))
+    Ok(Some(Built { entry, taken }))
 }
 
 fn write_rows(
@@ -267,15 +252,15 @@ fn gather(context: &SegmentContext, chunk: &[(&MergeSource, u32)]) -> Result<Row
     Ok(Rows { keys: ScalarBuffer::from(keys), lsns, columns })
 }
 
+/// Builds the graphs one after the other, so that one at a time is in memory, and writes them.
 fn build_graphs(
     context: &SegmentContext,
     plan: &BuildPlan<'_>,
     folder: &Path,
     rows_file: &FileEntry,
-) -> Result<Vec<Option<Graph>>> {
-    let mut graphs: Vec<Option<Graph>> = Vec::new();
-    graphs.resize_with(context.schema.columns.len(), || None);
-    let GraphRule::FromRows(rows_min) = plan.graphs else { return Ok(graphs) };
+) -> Result<Vec<GraphEntry>> {
+    let mut entries = Vec::new();
+    let GraphRule::FromRows(rows_min) = plan.graphs else { return Ok(entries) };
     let bytes = map_verified(context, folder, rows_file)?;
     let rows = RowsFile::open(bytes, &folder.join(&rows_file.name), &context.schema)?;
     for (position, column) in context.schema.columns.iter().enumerate() {
@@ -296,9 +281,24 @@ fn build_graphs(
             None => (Graph::new(&params)?, 0),
         };
         add_rows(&mut graph, &rows, position, first_row, plan)?;
-        graphs[position] = Some(graph);
+        let file = write_graph(context, folder, format!("{position}.faiss"), &graph)?;
+        entries.push(GraphEntry { column: position as u32, file });
     }
-    Ok(graphs)
+    Ok(entries)
+}
+
+fn write_graph(
+    context: &SegmentContext,
+    folder: &Path,
+    name: String,
+    graph: &Graph,
+) -> Result<FileEntry> {
+    let bytes = graph.to_bytes()?;
+    let path = folder.join(&name);
+    let mut file = ChecksumWriter::create(&*context.disk, &path)?;
+    file.write_all(&bytes).map_err(|e| Error::io("write", &path, &e))?;
+    let (bytes, crc32c) = file.finish()?;
+    Ok(FileEntry { name, bytes, crc32c })
 }
 
 /// The graph to extend: the first source's, when that source is kept whole and has one.

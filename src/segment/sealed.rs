@@ -15,8 +15,9 @@ use super::rows_file::{KindSet, RowsFile};
 use super::tombstones::{self, Tombstones};
 use super::{ColumnBlock, Rows};
 use crate::error::{Error, Result};
-use crate::manifest::{FileEntry, Inserted, SegmentEntry};
-use crate::native::{Graph, GraphParams, RowOfId};
+use crate::index::{Codes, HnswGraph};
+use crate::manifest::{FileEntry, GraphEntry, Inserted, SegmentEntry};
+use crate::native::{GraphParams, read_links};
 use crate::schema::{CollectionSchema, ForwardRow, IndexKind, VectorColumn};
 use crate::storage::Disk;
 
@@ -43,18 +44,15 @@ pub fn segment_id(name: &str) -> Option<u32> {
     name.strip_prefix("segment-")?.parse().ok()
 }
 
-/// The graph of one index column, with the rows its nodes stand for.
+/// The graph of one index column, with what its nodes are ranked by and the rows they stand for.
+#[derive(Debug)]
 pub struct ColumnGraph {
     /// The graph; node ids count the rows that have a vector in the column.
-    pub graph: Graph,
+    pub graph: HnswGraph,
+    /// The nodes' vectors as codes, for columns that can have them.
+    pub codes: Option<Codes>,
     /// Row of each node, where some rows have no vector; else node and row are the same.
-    pub row_of_id: Option<RowOfId>,
-}
-
-impl std::fmt::Debug for ColumnGraph {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ColumnGraph").field("nodes", &self.graph.len()).finish_non_exhaustive()
-    }
+    row_of_id: Option<Box<[u32]>>,
 }
 
 impl ColumnGraph {
@@ -62,7 +60,7 @@ impl ColumnGraph {
     pub fn row(&self, id: u32) -> u32 {
         match &self.row_of_id {
             None => id,
-            Some(rows) => rows.rows().get(id as usize).copied().unwrap_or(u32::MAX),
+            Some(rows) => rows.get(id as usize).copied().unwrap_or(u32::MAX),
         }
     }
 }
@@ -127,14 +125,9 @@ pub(super) fn map_verified(
 }
 
 impl Sealed {
-    /// Opens a segment: maps its files, verifies every checksum and that the files fit each other.
-    /// Graphs that were just built may be handed in instead of being read again.
-    pub fn open(
-        context: &SegmentContext,
-        entry: &SegmentEntry,
-        space: u32,
-        mut built: Vec<Option<Graph>>,
-    ) -> Result<Self> {
+    /// Opens a segment: maps its files, verifies every checksum and that the files fit each other, and
+    /// makes the graphs ready for searching.
+    pub fn open(context: &SegmentContext, entry: &SegmentEntry, space: u32) -> Result<Self> {
         let folder = segment_folder(&context.folder, entry.id);
         let path = folder.join(&entry.rows_file.name);
         let bytes = map_verified(context, &folder, &entry.rows_file)?;
@@ -146,26 +139,8 @@ impl Sealed {
         let mut graphs: Vec<Option<ColumnGraph>> = Vec::new();
         graphs.resize_with(context.schema.columns.len(), || None);
         for graph_entry in &entry.graph_files {
-            let position = graph_entry.column as usize;
-            let path = folder.join(&graph_entry.file.name);
-            let column = context.schema.columns.get(position);
-            let params = column.and_then(graph_params).ok_or_else(|| {
-                Error::damaged(&path, 0, "a graph of a column that has no graphs")
-            })?;
-            let graph = match built.get_mut(position).and_then(Option::take) {
-                Some(graph) => graph,
-                None => {
-                    let bytes = map_verified(context, &folder, &graph_entry.file)?;
-                    Graph::from_bytes(&bytes, &params).map_err(|e| e.in_file(&path))?
-                }
-            };
-            let row_of_id = rows_with_vector(&rows, position).map(|r| RowOfId::new(r.into()));
-            let nodes = row_of_id.as_ref().map_or(rows.rows as usize, |r| r.rows().len());
-            if graph.len() != nodes {
-                let detail = format!("{} nodes for {nodes} vectors", graph.len());
-                return Err(Error::damaged(&path, 0, detail));
-            }
-            graphs[position] = Some(ColumnGraph { graph, row_of_id });
+            let graph = open_graph(context, &folder, graph_entry, &rows)?;
+            graphs[graph_entry.column as usize] = Some(graph);
         }
         let tombstones = match &entry.tombstones_file {
             None => Tombstones::all_live(rows.rows as usize),
@@ -271,8 +246,40 @@ impl Sealed {
     }
 }
 
+/// Reads the graph of a column, and makes the codes that it is searched by.
+fn open_graph(
+    context: &SegmentContext,
+    folder: &Path,
+    entry: &GraphEntry,
+    rows: &RowsFile,
+) -> Result<ColumnGraph> {
+    let position = entry.column as usize;
+    let path = folder.join(&entry.file.name);
+    let column = context.schema.columns.get(position);
+    let Some((column, params)) = column.and_then(|column| Some((column, graph_params(column)?)))
+    else {
+        return Err(Error::damaged(&path, 0, "a graph of a column that has no graphs"));
+    };
+    let bytes = map_verified(context, folder, &entry.file)?;
+    let links = read_links(&bytes, &params).map_err(|e| e.in_file(&path))?;
+    let row_of_id = rows_with_vector(rows, position);
+    let nodes = row_of_id.as_ref().map_or(rows.rows as usize, |rows| rows.len());
+    if links.levels().len() != nodes {
+        let detail = format!("{} nodes for {nodes} vectors", links.levels().len());
+        return Err(Error::damaged(&path, 0, detail));
+    }
+    let vectors = (0..nodes).map(|id| {
+        let row = row_of_id.as_ref().map_or(id as u32, |rows| rows[id]);
+        let found =
+            rows.locate(row).and_then(|(batch, at)| batch.rows.columns[position].vector(at));
+        found.unwrap_or_default()
+    });
+    let codes = Codes::new(column, vectors);
+    Ok(ColumnGraph { graph: HnswGraph::new(&links), codes, row_of_id })
+}
+
 /// The rows that have a vector in a column, or `None` when all do.
-fn rows_with_vector(rows: &RowsFile, column: usize) -> Option<Vec<u32>> {
+fn rows_with_vector(rows: &RowsFile, column: usize) -> Option<Box<[u32]>> {
     let has_gaps = rows.batches.iter().any(|batch| {
         let block = &batch.rows.columns[column];
         block.count_present(batch.rows.len()) < batch.rows.len()

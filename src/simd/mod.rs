@@ -7,6 +7,7 @@
 //! - `lanes`: what an instruction set must offer; `portable`, `avx2` and `avx512` offer it.
 //! - `element`: how stored bytes become numbers; `kernel`: what is summed and how a sum is a score.
 //! - `bits`: the bit types, which share none of that.
+//! - `codes`: 8-bit codes of vectors, compared in integers; they rank and do not score.
 //!
 //! A row's score depends on the bytes of the row and of the query only. It is bit for bit the same
 //! in a batch and alone, wherever the row lies; it may differ in its last digits between CPUs.
@@ -22,6 +23,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod bits;
+mod codes;
 mod element;
 mod kernel;
 mod lanes;
@@ -29,6 +31,7 @@ mod portable;
 #[cfg(test)]
 mod tests;
 
+pub use codes::{CODE_DIMENSION_MAX, CodeMeasure, CodeQuery, CodeRows, prefetch};
 use portable::Portable;
 
 /// Instruction sets the kernels can use, best first.

@@ -4,19 +4,15 @@
 mod damage;
 mod oracle;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use faiss::{Index as _, MetricType, index::flat::FlatIndex};
-use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{Graph, GraphParams, RowFilter, RowOfId};
+use super::{Graph, GraphParams};
 use crate::schema::{ElementType, Metric};
 use oracle::{Rows, recall};
 
 const ROWS: usize = 2_000;
 const K: usize = 10;
-const NEVER: u64 = u64::MAX;
 
 /// Every element type with every metric that fits it, and a dimension.
 fn all_params() -> Vec<GraphParams> {
@@ -44,18 +40,16 @@ fn built(params: &GraphParams, rows: &Rows) -> Graph {
     graph
 }
 
-fn found(graph: &Graph, query: &[u8], k: usize, filter: Option<&RowFilter<'_>>) -> Vec<u32> {
+fn found(graph: &Graph, query: &[u8], k: usize) -> Vec<u32> {
     let mut out = Vec::new();
-    graph.search(query, k, 100, filter, &mut out).expect("search");
+    graph.search(query, k, 100, &mut out).expect("search");
     assert!(out.is_sorted_by(|a, b| a.0 <= b.0), "nearest first: {out:?}");
     out.into_iter().map(|(_, id)| id).collect()
 }
 
 fn mean_recall(graph: &Graph, params: &GraphParams, rows: &Rows, queries: &Rows) -> f64 {
-    let total: f64 = queries
-        .iter()
-        .map(|query| recall(params, rows, query, &found(graph, query, K, None), K))
-        .sum();
+    let total: f64 =
+        queries.iter().map(|query| recall(params, rows, query, &found(graph, query, K), K)).sum();
     total / queries.count as f64
 }
 
@@ -90,65 +84,12 @@ fn agrees_with_the_exact_index_of_faiss() {
             .map(|row| {
                 let answer = flat.search(&floats[row * 24..][..24], K).expect("search");
                 let exact: Vec<_> = answer.labels.iter().filter_map(|id| id.get()).collect();
-                let near = found(&graph, rows.row(row), K, None);
+                let near = found(&graph, rows.row(row), K);
                 near.iter().filter(|id| exact.contains(&u64::from(**id))).count()
             })
             .sum();
         assert!(hits * 100 >= 20 * K * 95, "{hits} of {} for {metric:?}", 20 * K);
     }
-}
-
-#[test]
-fn a_filter_hides_deleted_rows_and_only_those() {
-    for params in all_params() {
-        let mut rng = StdRng::seed_from_u64(3);
-        let rows = Rows::random(&params, 600, &mut rng);
-        let graph = built(&params, &rows);
-        // Deleted before, at and after the snapshot; three of four are dead at 7.
-        let times = [1, 7, 8, NEVER, 3, 6, 2, 5];
-        let deleted_at: Vec<AtomicU64> =
-            (0..800).map(|row| AtomicU64::new(times[row % times.len()])).collect();
-        let mut mapping: Vec<u32> = (100..700).collect();
-        mapping.shuffle(&mut rng);
-        let mapping = RowOfId::new(mapping.into());
-        for row_of_id in [None, Some(&mapping)] {
-            let filter = RowFilter { deleted_at: &deleted_at, sequence: 7, row_of_id };
-            let mut out = Vec::new();
-            graph.search(rows.row(0), 100, 600, Some(&filter), &mut out).expect("search");
-            assert_eq!(out.len(), 100, "{params:?}");
-            for (_, id) in out {
-                let row = row_of_id.map_or(id, |map| map.rows()[id as usize]);
-                assert!(deleted_at[row as usize].load(Ordering::Relaxed) > 7, "{params:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_filter_that_keeps_nothing_finds_nothing() {
-    let params = params(ElementType::Int8, Metric::SquaredEuclidean, 16);
-    let rows = Rows::random(&params, 300, &mut StdRng::seed_from_u64(4));
-    let graph = built(&params, &rows);
-    let deleted_at: Vec<AtomicU64> = (0..300).map(|_| AtomicU64::new(0)).collect();
-    let filter = RowFilter { deleted_at: &deleted_at, sequence: 0, row_of_id: None };
-    assert!(found(&graph, rows.row(0), K, Some(&filter)).is_empty());
-}
-
-#[test]
-fn a_filter_that_covers_too_few_rows_is_refused() {
-    let params = params(ElementType::Int8, Metric::SquaredEuclidean, 16);
-    let rows = Rows::random(&params, 10, &mut StdRng::seed_from_u64(5));
-    let graph = built(&params, &rows);
-    let deleted_at: Vec<AtomicU64> = (0..9).map(|_| AtomicU64::new(NEVER)).collect();
-    let maps = [vec![0; 9], vec![0; 11], vec![9; 10]].map(|rows| RowOfId::new(rows.into()));
-    for row_of_id in [None, Some(&maps[0]), Some(&maps[1]), Some(&maps[2])] {
-        let filter = RowFilter { deleted_at: &deleted_at, sequence: 0, row_of_id };
-        let result = graph.search(rows.row(0), 1, 1, Some(&filter), &mut Vec::new());
-        assert!(result.is_err(), "{row_of_id:?}");
-    }
-    let map = RowOfId::new(vec![8; 10].into());
-    let filter = RowFilter { deleted_at: &deleted_at, sequence: 0, row_of_id: Some(&map) };
-    assert_eq!(found(&graph, rows.row(0), 3, Some(&filter)).len(), 3);
 }
 
 #[test]
@@ -162,7 +103,7 @@ fn bytes_give_the_same_graph_back() {
         assert_eq!(again.len(), 500);
         assert_eq!(again.to_bytes().expect("bytes"), bytes, "{params:?}");
         for query in rows.iter().take(10) {
-            assert_eq!(found(&again, query, K, None), found(&graph, query, K, None));
+            assert_eq!(found(&again, query, K), found(&graph, query, K));
         }
     }
 }
@@ -229,7 +170,7 @@ fn grows_row_by_row() {
     for (id, row) in rows.iter().enumerate() {
         graph.add(row, 1, 1).expect("add");
         assert_eq!(graph.len(), id + 1);
-        assert_eq!(found(&graph, row, 1, None), [id as u32]);
+        assert_eq!(found(&graph, row, 1), [id as u32]);
     }
 }
 
@@ -240,7 +181,7 @@ fn an_empty_graph_finds_nothing_and_keeps_its_bytes() {
         let mut graph = Graph::new(&params).expect("parameters fit");
         graph.add(&[], 0, 1).expect("no rows");
         assert!(graph.is_empty());
-        assert!(found(&graph, &row.bytes, K, None).is_empty());
+        assert!(found(&graph, &row.bytes, K).is_empty());
         let bytes = graph.to_bytes().expect("bytes");
         assert!(Graph::from_bytes(&bytes, &params).expect("sound bytes").is_empty());
     }
@@ -252,9 +193,9 @@ fn asks_for_more_than_there_is_are_clamped() {
     let rows = Rows::random(&params, 30, &mut StdRng::seed_from_u64(11));
     let graph = built(&params, &rows);
     let mut out = vec![(0.0, 99); 3];
-    graph.search(rows.row(0), usize::MAX, usize::MAX, None, &mut out).expect("search");
+    graph.search(rows.row(0), usize::MAX, usize::MAX, &mut out).expect("search");
     assert_eq!(out.len(), 30);
-    graph.search(rows.row(0), 0, 10, None, &mut out).expect("search");
+    graph.search(rows.row(0), 0, 10, &mut out).expect("search");
     assert!(out.is_empty());
 }
 
@@ -266,7 +207,7 @@ fn lengths_and_parameters_that_do_not_fit_are_refused() {
     assert!(graph.add(&[0; 6], 3, 1).is_err());
     assert!(graph.add(&[0; 6], usize::MAX, 1).is_err());
     graph.add(&[0; 6], 2, 0).expect("two rows");
-    assert!(graph.search(&[0; 4], 1, 1, None, &mut Vec::new()).is_err());
+    assert!(graph.search(&[0; 4], 1, 1, &mut Vec::new()).is_err());
     for bad in [
         GraphParams { dimension: 0, ..good },
         GraphParams { dimension: 7, ..good },
@@ -293,7 +234,7 @@ fn distances_that_overflow_are_far_and_not_fatal() {
         let graph = built(&params, &rows);
         for query in rows.iter().take(50) {
             let mut out = Vec::new();
-            graph.search(query, K, 200, None, &mut out).expect("search");
+            graph.search(query, K, 200, &mut out).expect("search");
             assert_eq!(out.len(), K, "{metric:?}");
             assert!(out.iter().all(|(rank, _)| !rank.is_nan()));
         }
@@ -309,7 +250,7 @@ fn unaligned_rows_are_read_as_well() {
         shifted.extend_from_slice(&rows.bytes);
         let mut graph = Graph::new(&params).expect("parameters fit");
         graph.add(&shifted[shift..], 100, 1).expect("add");
-        assert_eq!(found(&graph, rows.row(42), 1, None), [42]);
+        assert_eq!(found(&graph, rows.row(42), 1), [42]);
     }
 }
 
@@ -318,12 +259,12 @@ fn many_threads_search_one_graph() {
     for params in all_params() {
         let rows = Rows::random(&params, 400, &mut StdRng::seed_from_u64(14));
         let graph = built(&params, &rows);
-        let alone: Vec<_> = rows.iter().take(50).map(|q| found(&graph, q, K, None)).collect();
+        let alone: Vec<_> = rows.iter().take(50).map(|q| found(&graph, q, K)).collect();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for (query, expected) in rows.iter().zip(&alone) {
-                        assert_eq!(&found(&graph, query, K, None), expected);
+                        assert_eq!(&found(&graph, query, K), expected);
                     }
                 });
             }

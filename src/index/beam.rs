@@ -1,0 +1,96 @@
+//! The candidates of a graph walk: the best nodes met so far, nearest first.
+
+/// Marks a node whose links have been followed; ids are below 2^31.
+const FOLLOWED: u32 = 1 << 31;
+
+/// The nearest nodes met so far, at most as many as its capacity, in order of (rank, arrival).
+///
+/// An ordered array: for the few hundred candidates of a walk, moving some of them costs less than a
+/// heap's branches, and the next node to follow is found at a cursor.
+#[derive(Debug, Default)]
+pub(super) struct Beam {
+    entries: Vec<(f32, u32)>,
+    capacity: usize,
+    /// Every entry before it has been followed.
+    cursor: usize,
+}
+
+impl Beam {
+    /// Empties it for a walk that keeps `capacity` candidates (1 and up).
+    pub fn begin(&mut self, capacity: usize) {
+        self.entries.clear();
+        self.capacity = capacity;
+        self.cursor = 0;
+    }
+
+    /// Offers a node that was not offered before.
+    #[inline]
+    pub fn offer(&mut self, rank: f32, id: u32) {
+        if self.entries.len() == self.capacity {
+            match self.entries.last() {
+                Some((worst, _)) if rank < *worst => self.entries.pop(),
+                _ => return,
+            };
+        }
+        let place = self.entries.partition_point(|(other, _)| *other <= rank);
+        self.entries.insert(place, (rank, id));
+        self.cursor = self.cursor.min(place);
+    }
+
+    /// The nearest node whose links have not been followed, which then counts as followed.
+    #[inline]
+    pub fn follow(&mut self) -> Option<u32> {
+        while let Some((_, id)) = self.entries.get_mut(self.cursor) {
+            self.cursor += 1;
+            if *id & FOLLOWED == 0 {
+                let next = *id;
+                *id |= FOLLOWED;
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    /// The node that [`Beam::follow`] would give now, unless one that is nearer comes.
+    #[inline]
+    pub fn next(&self) -> Option<u32> {
+        let rest = self.entries.get(self.cursor..)?;
+        rest.iter().map(|(_, id)| *id).find(|id| id & FOLLOWED == 0)
+    }
+
+    /// All candidates, nearest first.
+    pub fn nearest(&self) -> impl Iterator<Item = u32> {
+        self.entries.iter().map(|(_, id)| id & !FOLLOWED)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_are_kept_in_order_and_each_is_followed_once() {
+        let mut beam = Beam::default();
+        beam.begin(3);
+        beam.offer(5.0, 50);
+        beam.offer(1.0, 10);
+        assert_eq!(beam.next(), Some(10));
+        assert_eq!(beam.follow(), Some(10));
+        beam.offer(3.0, 30);
+        beam.offer(2.0, 20);
+        assert_eq!(beam.nearest().collect::<Vec<_>>(), [10, 20, 30]);
+        beam.offer(3.0, 31);
+        beam.offer(9.0, 90);
+        beam.offer(f32::NAN, 7);
+        assert_eq!(beam.nearest().collect::<Vec<_>>(), [10, 20, 30]);
+        assert_eq!(beam.follow(), Some(20));
+        beam.offer(0.5, 5);
+        assert_eq!(beam.next(), Some(5));
+        assert_eq!(beam.follow(), Some(5));
+        assert_eq!(beam.next(), None);
+        assert_eq!(beam.follow(), None);
+        assert_eq!(beam.nearest().collect::<Vec<_>>(), [5, 10, 20]);
+        beam.begin(1);
+        assert_eq!(beam.nearest().count(), 0);
+    }
+}

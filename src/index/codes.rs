@@ -1,0 +1,304 @@
+//! Vectors as 8-bit codes: a fourth of the memory of floats, and distances in integers.
+//!
+//! Scalar quantization with one step for all dimensions, so that sums of integers rank as distances
+//! do. The mean of each dimension is taken off first, which no ranking notices, and the step is chosen so that nearly all of a sample lies within 127 steps; what lies beyond is cut. Rows
+//! of bytes are their own codes and rank exactly.
+//!
+//! Codes rank; they do not score. Whoever uses them scores the finalists from the stored rows.
+
+use crate::schema::{ElementType, Metric, VectorColumn, decode_floats};
+use crate::simd::{CODE_DIMENSION_MAX, CodeMeasure, CodeQuery, CodeRows, Query};
+
+use super::graph::Ranker;
+
+/// Numbers looked at to choose the step: rows of small dimension are many, of large one few.
+const SAMPLE_NUMBERS: usize = 1 << 20;
+/// Rows looked at, at least and at most.
+const SAMPLE_ROWS: (usize, usize) = (256, 8_192);
+/// The share of the sample's numbers that may lie beyond 127 steps.
+const CUT_SHARE: f64 = 1e-4;
+/// Dimensions up to this are ranked as well by the stored rows, which take two cache lines at most.
+const DIMENSION_MIN: usize = 32;
+/// The check whether codes can tell rows apart: rows asked for, rows looked at, neighbours wanted,
+/// places among which they must be, and the share of them that must be there.
+const CHECK_QUERIES: usize = 64;
+const CHECK_ROWS: usize = 1_024;
+const CHECK_NEIGHBOURS: usize = 10;
+const CHECK_PLACES: usize = 15;
+const CHECK_RECALL: f64 = 0.95;
+/// Ids measured at once, on the stack.
+const RUN: usize = 64;
+
+/// How numbers become codes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Quantizer {
+    element: ElementType,
+    metric: Metric,
+    dimension: usize,
+    /// Taken off each row.
+    mean: Vec<f32>,
+    /// One step of the codes.
+    step: f32,
+}
+
+/// The codes of a column's vectors, in the order of a graph's nodes.
+#[derive(Debug)]
+pub struct Codes {
+    quantizer: Quantizer,
+    rows: CodeRows,
+    /// Sums of the squares of each row's codes, for metrics of squared differences.
+    squares: Vec<f32>,
+}
+
+impl Codes {
+    /// The codes of the vectors, or `None` where they would not serve: bits; small dimensions, and
+    /// those above 65,793; and vectors that one step for all dimensions cannot tell apart, which is
+    /// tried on a sample. `vectors` is gone through three times.
+    pub fn new<'a>(
+        column: &VectorColumn,
+        vectors: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+    ) -> Option<Codes> {
+        let dimension = column.dimension as usize;
+        if column.element.is_binary() || dimension > CODE_DIMENSION_MAX {
+            return None;
+        }
+        let quantizer = Quantizer::new(column, vectors.clone());
+        if !quantizer.is_exact() && dimension <= DIMENSION_MIN {
+            return None;
+        }
+        let count = vectors.len();
+        let sample: Vec<&[u8]> =
+            vectors.clone().step_by(count.div_ceil(CHECK_ROWS).max(1)).collect();
+        let codes = Codes::encode(&quantizer, sample.iter().copied());
+        if !quantizer.is_exact() && !codes.tell_apart(column, &sample) {
+            return None;
+        }
+        Some(Codes::encode(&quantizer, vectors))
+    }
+
+    pub(super) fn encode<'a>(
+        quantizer: &Quantizer,
+        vectors: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) -> Codes {
+        let count = vectors.len();
+        let mut rows = CodeRows::with_capacity(quantizer.dimension, count);
+        let has_squares = quantizer.measures_squares();
+        let mut squares = Vec::with_capacity(if has_squares { count } else { 0 });
+        // A zero vector, the only one without length 1, is at a right angle to everything: as far as
+        // it would be with length 1.
+        let right_angle = (1.0 / quantizer.step).powi(2).min(1e30);
+        let (mut floats, mut codes) = (Vec::new(), Vec::new());
+        for vector in vectors {
+            quantizer.decode_as_stored(vector, &mut floats);
+            let is_zero = quantizer.is_normalised() && floats.iter().all(|x| *x == 0.0);
+            quantizer.take_mean(&mut floats);
+            quantizer.encode(&floats, quantizer.step, &mut codes);
+            rows.push(&codes);
+            if has_squares {
+                let square: i64 = codes.iter().map(|code| i64::from(*code).pow(2)).sum();
+                squares.push(square as f32 + if is_zero { right_angle } else { 0.0 });
+            }
+        }
+        Codes { quantizer: quantizer.clone(), rows, squares }
+    }
+
+    /// Whether the nearest of these rows, which `rows` are, are near by their codes too.
+    fn tell_apart(&self, column: &VectorColumn, rows: &[&[u8]]) -> bool {
+        let wanted = CHECK_NEIGHBOURS.min(rows.len());
+        let ids: Vec<u32> = (0..rows.len() as u32).collect();
+        let (mut ranks, mut asked, mut found) = (Vec::new(), 0, 0);
+        for vector in rows.iter().step_by(rows.len().div_ceil(CHECK_QUERIES).max(1)) {
+            let query = Query::new(column.element, column.metric, column.dimension, vector);
+            let score = |row: &&[u8]| query.as_ref()?.distance(row);
+            let scores: Vec<f32> = rows.iter().filter_map(score).collect();
+            if scores.len() != rows.len() || wanted == 0 {
+                return false;
+            }
+            self.ranker(vector).rank(&ids, &mut ranks);
+            let mut by_rank = ids.clone();
+            by_rank.sort_by(|a, b| ranks[*a as usize].total_cmp(&ranks[*b as usize]));
+            let mut by_score = scores.clone();
+            by_score.sort_by(f32::total_cmp);
+            let edge = by_score[wanted - 1];
+            let near = by_rank.iter().take(CHECK_PLACES).filter(|id| scores[**id as usize] <= edge);
+            found += near.count().min(wanted);
+            asked += wanted;
+        }
+        found as f64 >= asked as f64 * CHECK_RECALL
+    }
+
+    /// Vectors.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        self.rows.memory_bytes() + self.squares.capacity() * size_of::<f32>()
+    }
+
+    /// Prepares a query, one stored vector of the column.
+    pub fn ranker(&self, query: &[u8]) -> CodeRanker<'_> {
+        let quantizer = &self.quantizer;
+        let (mut floats, mut codes) = (Vec::new(), Vec::new());
+        quantizer.decode_as_stored(query, &mut floats);
+        if quantizer.measures_differences() {
+            quantizer.take_mean(&mut floats);
+        }
+        let largest = floats.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        let own_step = sound_step(largest / 127.0);
+        let (measure, step) = match quantizer.metric {
+            Metric::Manhattan => (CodeMeasure::Absolutes, quantizer.step),
+            _ if quantizer.is_exact() => (CodeMeasure::Products, quantizer.step),
+            // A query outside the range of the rows gets coarser steps rather than being cut.
+            _ if quantizer.measures_squares() => {
+                (CodeMeasure::Products, quantizer.step.max(own_step))
+            }
+            // Only its direction counts, so the whole range is used.
+            _ => (CodeMeasure::Products, own_step),
+        };
+        quantizer.encode(&floats, step, &mut codes);
+        let factor = match measure {
+            CodeMeasure::Absolutes => 1.0,
+            // Bounded, so that no rank is infinity times zero.
+            CodeMeasure::Products if quantizer.measures_squares() => {
+                -2.0 * (step / quantizer.step).min(1e20)
+            }
+            CodeMeasure::Products => -1.0,
+        };
+        CodeRanker { codes: self, query: CodeQuery::new(measure, &codes), factor }
+    }
+}
+
+/// A step that can be divided by.
+fn sound_step(step: f32) -> f32 {
+    if step.is_finite() { step.max(f32::MIN_POSITIVE) } else { f32::MAX / 256.0 }
+}
+
+impl Quantizer {
+    /// Chooses mean and step by a sample of the vectors.
+    pub(super) fn new<'a>(
+        column: &VectorColumn,
+        vectors: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) -> Quantizer {
+        let dimension = column.dimension as usize;
+        let mut quantizer = Quantizer {
+            element: column.element,
+            metric: column.metric,
+            dimension,
+            mean: vec![0.0; dimension],
+            step: 1.0,
+        };
+        if quantizer.is_exact() {
+            return quantizer;
+        }
+        let wanted = (SAMPLE_NUMBERS / dimension.max(1)).clamp(SAMPLE_ROWS.0, SAMPLE_ROWS.1);
+        let every = vectors.len().div_ceil(wanted).max(1);
+        let mut sample: Vec<Vec<f32>> = Vec::new();
+        for vector in vectors.step_by(every) {
+            let mut floats = Vec::new();
+            quantizer.decode_as_stored(vector, &mut floats);
+            sample.push(floats);
+        }
+        let mut sums = vec![0f64; dimension];
+        for floats in &sample {
+            sums.iter_mut().zip(floats).for_each(|(sum, x)| *sum += f64::from(*x));
+        }
+        let count = sample.len().max(1) as f64;
+        quantizer.mean = sums.iter().map(|sum| (sum / count) as f32).collect();
+        let mut distances: Vec<f32> = Vec::with_capacity(sample.len() * dimension);
+        for floats in &sample {
+            distances.extend(floats.iter().zip(&quantizer.mean).map(|(x, mean)| (x - mean).abs()));
+        }
+        if !distances.is_empty() {
+            let kept = (distances.len() as f64 * (1.0 - CUT_SHARE)) as usize;
+            let place = kept.min(distances.len() - 1);
+            let (_, edge, _) = distances.select_nth_unstable_by(place, f32::total_cmp);
+            quantizer.step = sound_step(*edge / 127.0);
+        }
+        quantizer
+    }
+
+    fn is_normalised(&self) -> bool {
+        self.metric == Metric::Cosine
+    }
+
+    /// Rows are bytes, and their own codes.
+    fn is_exact(&self) -> bool {
+        let is_bytes = matches!(self.element, ElementType::Int8 | ElementType::Int4);
+        is_bytes && !self.is_normalised()
+    }
+
+    /// Taking the same off row and query changes nothing. (Off a row alone it changes every product
+    /// by the same.)
+    fn measures_differences(&self) -> bool {
+        self.measures_squares() || self.metric == Metric::Manhattan
+    }
+
+    /// Among vectors of length 1, the square of the difference ranks as the cosine does, and bears
+    /// the mean being taken off both.
+    fn measures_squares(&self) -> bool {
+        matches!(self.metric, Metric::SquaredEuclidean | Metric::Euclidean | Metric::Cosine)
+    }
+
+    fn decode_as_stored(&self, vector: &[u8], floats: &mut Vec<f32>) {
+        decode_floats(vector, self.element, self.dimension, self.is_normalised(), floats);
+    }
+
+    fn take_mean(&self, floats: &mut [f32]) {
+        floats.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
+    }
+
+    fn encode(&self, floats: &[f32], step: f32, codes: &mut Vec<i8>) {
+        /// Adding and taking it off again rounds a float below 2^22 to the nearest whole number.
+        const ROUNDS: f32 = 12_582_912.0;
+        codes.clear();
+        let per_step = 1.0 / step;
+        codes.extend(floats.iter().map(|x| {
+            let steps = (x * per_step).clamp(-128.0, 127.0);
+            ((steps + ROUNDS) - ROUNDS) as i32 as i8
+        }));
+    }
+}
+
+/// A query against codes.
+#[derive(Debug)]
+pub struct CodeRanker<'a> {
+    codes: &'a Codes,
+    query: CodeQuery,
+    factor: f32,
+}
+
+impl Ranker for CodeRanker<'_> {
+    #[inline]
+    fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
+        ranks.clear();
+        let squares = &self.codes.squares;
+        for ids in ids.chunks(RUN) {
+            let mut sums = [0; RUN];
+            let sums = &mut sums[..ids.len()];
+            self.query.measure(&self.codes.rows, ids, sums);
+            match squares.is_empty() {
+                true => ranks.extend(sums.iter().map(|sum| self.factor * *sum as f32)),
+                false => ranks.extend(
+                    ids.iter()
+                        .zip(sums)
+                        .map(|(id, sum)| squares[*id as usize] + self.factor * *sum as f32),
+                ),
+            }
+        }
+    }
+
+    #[inline]
+    fn prefetch(&self, id: u32) {
+        self.codes.rows.prefetch(id);
+        if let Some(square) = self.codes.squares.get(id as usize) {
+            crate::simd::prefetch(square);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Walks through graphs that faiss built, against exact scans.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::codes::Quantizer;
+use super::{Codes, HnswGraph, Ranker};
+use crate::native::{Graph, GraphParams, read_links};
+use crate::schema::{ElementType, IndexKind, Metric, VectorColumn};
+use crate::simd::Query;
+
+const ROWS: usize = 2_000;
+const K: usize = 10;
+
+fn column(element: ElementType, metric: Metric, dimension: u32) -> VectorColumn {
+    VectorColumn {
+        name: "v".into(),
+        element,
+        dimension,
+        metric,
+        index: IndexKind::Flat,
+        extra_params: Vec::new(),
+    }
+}
+
+/// Stored rows with elements in -`scale` to `scale` around `centre`, or any bytes for whole numbers.
+fn random(
+    column: &VectorColumn,
+    count: usize,
+    (centre, scale): (f32, f32),
+    rng: &mut StdRng,
+) -> Vec<Vec<u8>> {
+    let mut row = || -> Vec<u8> {
+        let mut number = || centre + rng.random_range(-scale..scale);
+        match column.element {
+            ElementType::Fp32 => {
+                (0..column.dimension).flat_map(|_| number().to_le_bytes()).collect()
+            }
+            ElementType::Fp16 => (0..column.dimension)
+                .flat_map(|_| half::f16::from_f32(number()).to_le_bytes())
+                .collect(),
+            _ => (0..column.vector_bytes().unwrap_or(0)).map(|_| rng.random()).collect(),
+        }
+    };
+    (0..count).map(|_| row()).collect()
+}
+
+fn built(column: &VectorColumn, rows: &[Vec<u8>]) -> HnswGraph {
+    let params = GraphParams {
+        element: column.element,
+        metric: column.metric,
+        dimension: column.dimension,
+        max_neighbor_count: 16,
+        ef_construction: 100,
+    };
+    let mut graph = Graph::new(&params).expect("parameters fit");
+    graph.add(&rows.concat(), rows.len(), 2).expect("rows fit");
+    let bytes = graph.to_bytes().expect("bytes");
+    HnswGraph::new(&read_links(&bytes, &params).expect("sound bytes"))
+}
+
+fn codes(column: &VectorColumn, rows: &[Vec<u8>]) -> Option<Codes> {
+    Codes::new(column, rows.iter().map(Vec::as_slice))
+}
+
+/// Exact scores of all rows.
+fn scores(column: &VectorColumn, rows: &[Vec<u8>], query: &[u8]) -> Vec<f32> {
+    let query = Query::new(column.element, column.metric, column.dimension, query);
+    let query = query.expect("the query fits");
+    rows.iter().map(|row| query.distance(row).expect("the row fits")).collect()
+}
+
+struct Exact(Vec<f32>);
+
+impl Ranker for Exact {
+    fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
+        ranks.clear();
+        ranks.extend(ids.iter().map(|id| self.0[*id as usize]));
+    }
+
+    fn prefetch(&self, _: u32) {}
+}
+
+fn walk(graph: &HnswGraph, ranker: &impl Ranker, ef: usize) -> Vec<u32> {
+    let mut found = Vec::new();
+    graph.search(ranker, ef, |id| {
+        found.push(id);
+        true
+    });
+    found
+}
+
+/// The share of the k nearest that are among `found` after scoring these exactly; rows as near as
+/// the k-th count.
+fn recall(found: &[u32], scores: &[f32]) -> f64 {
+    let mut order: Vec<f32> = scores.to_vec();
+    order.sort_by(f32::total_cmp);
+    let edge = order[K - 1];
+    let hits = found.iter().filter(|id| scores[**id as usize] <= edge).count();
+    hits.min(K) as f64 / K as f64
+}
+
+fn all_columns() -> Vec<VectorColumn> {
+    use ElementType::*;
+    use Metric::*;
+    let numbers = [SquaredEuclidean, Euclidean, InnerProduct, Cosine, Manhattan];
+    let mut all = Vec::new();
+    for (element, dimension) in [(Fp32, 33), (Fp16, 70), (Int8, 36), (Int4, 34), (Int16, 40)] {
+        all.extend(numbers.map(|metric| column(element, metric, dimension)));
+    }
+    all.extend([Hamming, SquaredEuclidean].map(|metric| column(Binary32, metric, 96)));
+    all
+}
+
+#[test]
+fn a_walk_finds_the_nearest_rows_by_codes_and_by_scores() {
+    for column in all_columns() {
+        // Away from the origin, as image features are: the mean must not use up the codes.
+        // (A graph of inner products cannot reach most of such rows: all its links lead outwards.)
+        let spreads = match column.metric {
+            Metric::InnerProduct => &[(0.0, 1.0)][..],
+            _ => &[(0.0, 1.0), (20.0, 1.0)],
+        };
+        for spread in spreads.iter().copied() {
+            let mut rng = StdRng::seed_from_u64(1);
+            let rows = random(&column, ROWS, spread, &mut rng);
+            let queries = random(&column, 20, spread, &mut rng);
+            let graph = built(&column, &rows);
+            let codes = codes(&column, &rows);
+            assert_eq!(codes.is_none(), column.element.is_binary(), "{column:?} {spread:?}");
+            let (mut by_codes, mut by_scores) = (0.0, 0.0);
+            for query in &queries {
+                let scores = scores(&column, &rows, query);
+                if let Some(codes) = &codes {
+                    let found = walk(&graph, &codes.ranker(query), 100);
+                    assert_eq!(found.len(), 100);
+                    by_codes += recall(&found[..30], &scores) / queries.len() as f64;
+                }
+                let found = walk(&graph, &Exact(scores.clone()), 100);
+                by_scores += recall(&found[..K], &scores) / queries.len() as f64;
+            }
+            assert!(by_scores >= 0.95, "recall {by_scores} by scores for {column:?}");
+            assert!(codes.is_none() || by_codes >= 0.95, "recall {by_codes} for {column:?}");
+        }
+    }
+}
+
+#[test]
+fn rows_of_bytes_are_ranked_exactly() {
+    for element in [ElementType::Int8, ElementType::Int4] {
+        for metric in [Metric::SquaredEuclidean, Metric::InnerProduct, Metric::Manhattan] {
+            let column = column(element, metric, 130);
+            let mut rng = StdRng::seed_from_u64(2);
+            let rows = random(&column, 300, (0.0, 1.0), &mut rng);
+            let query = &random(&column, 1, (0.0, 1.0), &mut rng)[0];
+            let codes = codes(&column, &rows).expect("bytes have codes");
+            let mut ranks = Vec::new();
+            let ids: Vec<u32> = (0..300).collect();
+            codes.ranker(query).rank(&ids, &mut ranks);
+            let scores = scores(&column, &rows, query);
+            let excess = ranks[0] - scores[0];
+            for (rank, score) in ranks.iter().zip(&scores) {
+                assert_eq!(rank - score, excess, "{column:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_walk_that_keeps_everything_gives_every_node_nearest_first() {
+    let column = column(ElementType::Fp32, Metric::SquaredEuclidean, 8);
+    for count in [1, 2, 3, 40, 500] {
+        let rows = random(&column, count, (0.0, 1.0), &mut StdRng::seed_from_u64(3));
+        let graph = built(&column, &rows);
+        assert_eq!(graph.len(), count);
+        let scores = scores(&column, &rows, &rows[0]);
+        let mut found = walk(&graph, &Exact(scores.clone()), usize::MAX);
+        assert!(found.is_sorted_by(|a, b| scores[*a as usize] <= scores[*b as usize]));
+        found.sort_unstable();
+        assert_eq!(found, (0..count as u32).collect::<Vec<_>>());
+        assert!(walk(&graph, &Exact(scores.clone()), 0).is_empty());
+        let mut taken = 0;
+        graph.search(&Exact(scores), 3, |_| {
+            taken += 1;
+            false
+        });
+        assert_eq!(taken, 1, "a walk stops giving when it is told to");
+    }
+}
+
+#[test]
+fn a_graph_without_nodes_finds_nothing() {
+    let column = column(ElementType::Fp32, Metric::Cosine, 40);
+    let graph = built(&column, &[]);
+    assert!(graph.is_empty());
+    assert!(walk(&graph, &Exact(Vec::new()), 10).is_empty());
+    assert!(codes(&column, &[]).is_some_and(|codes| codes.is_empty()));
+}
+
+#[test]
+fn no_numbers_make_a_rank_that_is_none() {
+    for metric in [Metric::SquaredEuclidean, Metric::InnerProduct, Metric::Cosine] {
+        let column = column(ElementType::Fp32, metric, 40);
+        let extreme = [0.0, 3e38, -3e38, 1e-40, 1.0];
+        let rows: Vec<Vec<u8>> = extreme
+            .iter()
+            .flat_map(|a| extreme.map(|b| [*a, b, b, *a].map(f32::to_le_bytes).concat().repeat(10)))
+            .collect();
+        for kept in [&rows[..], &rows[..1], &rows[18..19]] {
+            let quantizer = Quantizer::new(&column, kept.iter().map(Vec::as_slice));
+            let codes = Codes::encode(&quantizer, kept.iter().map(Vec::as_slice));
+            let ids: Vec<u32> = (0..kept.len() as u32).collect();
+            let mut ranks = Vec::new();
+            for query in &rows {
+                codes.ranker(query).rank(&ids, &mut ranks);
+                assert!(ranks.iter().all(|rank| !rank.is_nan()), "{ranks:?} for {metric:?}");
+            }
+        }
+    }
+}
+
+/// A query far outside the rows' range must not be cut to it: that would turn its direction.
+#[test]
+fn a_query_far_away_finds_its_nearest_rows() {
+    let column = column(ElementType::Fp32, Metric::SquaredEuclidean, 48);
+    let mut rng = StdRng::seed_from_u64(4);
+    let rows = random(&column, ROWS, (0.0, 1.0), &mut rng);
+    let codes = codes(&column, &rows).expect("floats have codes");
+    let ids: Vec<u32> = (0..ROWS as u32).collect();
+    let mut mean = 0.0;
+    for query in random(&column, 20, (0.0, 20.0), &mut rng) {
+        let mut ranks = Vec::new();
+        codes.ranker(&query).rank(&ids, &mut ranks);
+        let mut order = ids.clone();
+        order.sort_by(|a, b| ranks[*a as usize].total_cmp(&ranks[*b as usize]));
+        mean += recall(&order[..30], &scores(&column, &rows, &query)) / 20.0;
+    }
+    assert!(mean >= 0.95, "recall {mean}");
+}
+
+/// One step for all dimensions is too coarse where a single one spreads over all of it.
+#[test]
+fn codes_that_cannot_tell_rows_apart_are_not_used() {
+    let column = column(ElementType::Fp32, Metric::SquaredEuclidean, 40);
+    let mut rng = StdRng::seed_from_u64(5);
+    let uneven: Vec<Vec<u8>> = (0..ROWS)
+        .map(|row| {
+            let mut numbers = [0f32; 40].map(|_| rng.random_range(-1.0..1.0));
+            numbers[7] = (row % 20) as f32 * 1_000.0;
+            numbers.map(f32::to_le_bytes).concat()
+        })
+        .collect();
+    assert!(codes(&column, &uneven).is_none());
+    let even = random(&column, ROWS, (0.0, 1.0), &mut rng);
+    assert!(codes(&column, &even).is_some());
+}
+
+/// A zero vector has a cosine of 0 with everything: nearer than what points away, farther than the
+/// rest.
+#[test]
+fn a_zero_vector_ranks_at_a_right_angle() {
+    let column = column(ElementType::Fp32, Metric::Cosine, 40);
+    let mut rng = StdRng::seed_from_u64(6);
+    let mut rows = random(&column, 200, (0.0, 1.0), &mut rng);
+    rows.push(vec![0; 160]);
+    let codes = codes(&column, &rows).expect("floats have codes");
+    let ids: Vec<u32> = (0..201).collect();
+    let mut ranks = Vec::new();
+    for query in random(&column, 5, (0.0, 1.0), &mut rng) {
+        codes.ranker(&query).rank(&ids, &mut ranks);
+        let scores = scores(&column, &rows, &query);
+        for id in 0..200 {
+            // Rounding may swap what is nearly at a right angle too.
+            if (scores[id] - 1.0).abs() > 0.05 {
+                assert_eq!(ranks[id] < ranks[200], scores[id] < 1.0, "score {}", scores[id]);
+            }
+        }
+    }
+}
