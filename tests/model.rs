@@ -332,6 +332,46 @@ fn graph_search_keeps_its_recall_and_exact_scores() {
     assert!(recall >= 0.95, "recall over all types and metrics is {recall}");
 }
 
+/// A query that would read more than 1 MiB waits for a search thread; one below does not.
+#[test]
+fn only_short_queries_run_where_they_are_received() {
+    let runtime = runtime();
+    runtime.block_on(async {
+        let mut config = busy_config(Durability::Process);
+        config.segment.seal_rows_max = 100_000;
+        let disk = TestDisk::new();
+        let database = open(&disk, &config).unwrap();
+        let mut rng = StdRng::seed_from_u64(9);
+        for (count, is_short) in [(4_096, true), (4_097, false)] {
+            let declared = NewCollection {
+                name: NAME.into(),
+                columns: vec![column("v", ElementType::Fp32, 64, &[])],
+                ..NewCollection::default()
+            };
+            database.create_collection(declared).await.unwrap();
+            let collection = database.collection(NAME).unwrap();
+            let vectors: Vec<_> =
+                (0..count).map(|_| random_vector(&mut rng, ElementType::Fp32, 64)).collect();
+            insert_vectors(&collection, ElementType::Fp32, 64, &vectors).await;
+            let request = |topk| KnnRequest {
+                column: "v".into(),
+                topk,
+                vectors: RawQueryVectors::Bytes(vectors[7].0.clone()),
+                batch_count: 1,
+                ..KnnRequest::default()
+            };
+            let reply = collection.query(request(100)).await.unwrap();
+            assert_eq!(reply.profile.queue.is_zero(), is_short, "{count} rows");
+            assert_eq!(reply.results[0][0].key, 7);
+            let many = collection.query(request(101)).await.unwrap();
+            assert!(!many.profile.queue.is_zero(), "many forward values are fetched elsewhere");
+            assert_eq!(many.results[0][..100], reply.results[0]);
+            database.drop_collection(NAME).await.unwrap();
+        }
+        database.close();
+    });
+}
+
 /// One client writes and looks for what it was just told is there; others query all along.
 #[test]
 fn queries_see_every_acknowledged_write_while_segments_swap() {

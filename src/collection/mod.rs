@@ -22,8 +22,8 @@ use crate::compute::Compute;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::query::{Hit, KnnReply, QueryProfile, ReplyLimits, execute};
-use crate::schema::{CollectionSchema, KnnRequest, LsnContext, RawWrite};
+use crate::query::{Hit, KnnReply, Place, QueryProfile, ReplyLimits, View, execute, is_short};
+use crate::schema::{CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawWrite};
 use crate::segment::{ForwardStore, SegmentContext};
 use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
@@ -328,28 +328,42 @@ impl Collection {
             });
         }
         let mut profile = QueryProfile { validate: started.elapsed(), ..QueryProfile::default() };
+        let snapshot = self.published.snapshot();
+        // Handing a short query to another thread and back would cost more than the search. A caller
+        // who asks on and on makes room for others now and then.
+        tokio::task::consume_budget().await;
+        if let Some(results) = self.search(Place::Socket, &plan, &snapshot, &mut profile)? {
+            return Ok(KnnReply { results, profile });
+        }
         let queued = Instant::now();
         let collection = self.clone();
         self.compute
             .search(move || {
                 profile.queue = queued.elapsed();
-                let snapshot = collection.published.snapshot();
-                let limits = ReplyLimits {
-                    results_max: u64::from(collection.config.limits.query_results_max),
-                    bytes_max: collection.config.limits.reply_bytes_max,
-                };
-                let results = execute(
-                    &collection.compute,
-                    &collection.schema,
-                    &plan,
-                    &snapshot.segments(),
-                    snapshot.sequence,
-                    limits,
-                    &mut profile,
-                )?;
+                let results = collection.search(Place::Search, &plan, &snapshot, &mut profile)?;
+                let results = results.ok_or_else(|| Error::internal("a search was cut short"))?;
                 Ok(KnnReply { results, profile })
             })
             .await
+    }
+
+    fn search(
+        &self,
+        place: Place,
+        plan: &KnnPlan,
+        snapshot: &Snapshot,
+        profile: &mut QueryProfile,
+    ) -> Result<Option<Vec<Vec<Hit>>>> {
+        let limits = ReplyLimits {
+            results_max: u64::from(self.config.limits.query_results_max),
+            bytes_max: self.config.limits.reply_bytes_max,
+        };
+        let segments = snapshot.segments();
+        let view = View { schema: &self.schema, segments: &segments, sequence: snapshot.sequence };
+        match place {
+            Place::Socket if !is_short(&view, plan) => Ok(None),
+            place => execute(&self.compute, place, &view, plan, limits, profile),
+        }
     }
 
     /// The row of a key, with score 0.

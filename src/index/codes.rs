@@ -137,6 +137,11 @@ impl Codes {
         self.rows.is_empty()
     }
 
+    /// Bytes of one vector's codes.
+    pub fn row_bytes(&self) -> usize {
+        self.quantizer.dimension
+    }
+
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes() + self.squares.capacity() * size_of::<f32>()

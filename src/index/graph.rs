@@ -132,6 +132,11 @@ impl HnswGraph {
         self.nodes == 0
     }
 
+    /// Most links of a node on level 0.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         let upper: usize = self

@@ -17,6 +17,11 @@ use crate::simd::Query;
 /// Rows scanned by one task when a query may use several threads.
 const PARALLEL_ROWS: u64 = 65_536;
 
+/// What a short query reads at most: some 100 microseconds' worth.
+const SHORT_BYTES: u64 = 1 << 20;
+/// Hits of a short query, whose forward values are fetched one by one.
+const SHORT_HITS: u64 = 100;
+
 /// A segment of a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub enum SegmentRef<'a> {
@@ -45,6 +50,17 @@ impl SegmentRef<'_> {
     }
 }
 
+/// What a query sees.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The collection's declaration.
+    pub schema: &'a CollectionSchema,
+    /// The segments of a snapshot.
+    pub segments: &'a [SegmentRef<'a>],
+    /// The snapshot's sequence.
+    pub sequence: u64,
+}
+
 /// Bounds on one answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplyLimits {
@@ -54,16 +70,71 @@ pub struct ReplyLimits {
     pub bytes_max: u64,
 }
 
-/// Answers a query over the segments that a snapshot at `sequence` sees. Short work is done on the calling thread, long work spread over `compute`.
+/// The graph to use for a segment, if the plan allows one and the segment has it. When a good part
+/// of the segment is wanted anyway, scanning it is quicker and exact.
+fn graph_for<'s>(
+    segment: &SegmentRef<'s>,
+    plan: &KnnPlan,
+    k: usize,
+) -> Option<(&'s Sealed, &'s ColumnGraph)> {
+    match segment {
+        SegmentRef::Sealed(sealed) if !plan.exact && (k as u64) < u64::from(sealed.rows()) / 8 => {
+            sealed.graph(plan.column).map(|graph| (*sealed, graph))
+        }
+        _ => None,
+    }
+}
+
+/// True for a query that reads so little that handing it to another thread would cost as much as
+/// answering it: at most [`SHORT_BYTES`] of rows and codes, for at most [`SHORT_HITS`] hits.
+pub fn is_short(view: &View<'_>, plan: &KnnPlan) -> bool {
+    let Some(column) = view.schema.columns.get(plan.column) else { return true };
+    let queries = plan.vectors.len() as u64;
+    if queries.saturating_mul(plan.topk as u64) > SHORT_HITS {
+        return false;
+    }
+    let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
+    let reads = view.segments.iter().map(|segment| match graph_for(segment, plan, plan.topk) {
+        Some((_, graph)) => graph.walk_bytes(plan.ef_search, vector_bytes),
+        None => segment.rows().saturating_mul(vector_bytes),
+    });
+    let bytes = reads.fold(0, u64::saturating_add);
+    bytes.saturating_mul(queries) <= SHORT_BYTES
+}
+
+/// Where a query runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On a thread that serves sockets: only as long as it stays short.
+    Socket,
+    /// On a search thread, with large scans and batches spread over the scan pool.
+    Search,
+}
+
+/// Why a search has no answer.
+enum Stop {
+    /// It has to scan more than it may where it runs.
+    TooLong,
+    /// It failed.
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Stop {
+        Stop::Failed(error)
+    }
+}
+
+/// Answers a query over what a snapshot sees. `None` for a query that did not stay short at [`Place::Socket`].
 pub fn execute(
     compute: &Compute,
-    schema: &CollectionSchema,
+    place: Place,
+    view: &View<'_>,
     plan: &KnnPlan,
-    segments: &[SegmentRef<'_>],
-    sequence: u64,
     limits: ReplyLimits,
     profile: &mut QueryProfile,
-) -> Result<Vec<Vec<Hit>>> {
+) -> Result<Option<Vec<Vec<Hit>>>> {
+    let View { schema, segments, sequence } = *view;
     let started = Instant::now();
     let rows: u64 = segments.iter().map(SegmentRef::rows).sum();
     let k = plan.topk.min(usize::try_from(rows).unwrap_or(usize::MAX));
@@ -77,24 +148,28 @@ pub fn execute(
         });
     }
     if k == 0 {
-        return Ok(vec![Vec::new(); plan.vectors.len()]);
+        return Ok(Some(vec![Vec::new(); plan.vectors.len()]));
     }
     let column = schema
         .columns
         .get(plan.column)
         .ok_or_else(|| Error::internal("the plan names a column that the schema lacks"))?;
-    let search = Search { compute, column, plan, k, segments, sequence };
-    let found: Vec<Vec<Candidate>> = match &plan.vectors[..] {
-        [vector] => vec![search.one(vector)?],
-        vectors => {
-            compute.spread(|| vectors.par_iter().map(|v| search.one(v)).collect::<Result<_>>())?
-        }
+    let search = Search { compute, place, column, plan, k, segments, sequence };
+    let found: std::result::Result<Vec<Vec<Candidate>>, Stop> = match &plan.vectors[..] {
+        [vector] => search.one(vector).map(|found| vec![found]),
+        vectors if place == Place::Socket => vectors.iter().map(|v| search.one(v)).collect(),
+        vectors => compute.spread(|| vectors.par_iter().map(|v| search.one(v)).collect()),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(Stop::TooLong) => return Ok(None),
+        Err(Stop::Failed(error)) => return Err(error),
     };
     profile.execute = started.elapsed();
     let started = Instant::now();
     let results = fetch(schema, segments, found, limits.bytes_max);
     profile.merge_and_sort = started.elapsed();
-    results
+    results.map(Some)
 }
 
 /// The winners with their forward values, as long as these fit into a reply.
@@ -131,6 +206,7 @@ fn fetch(
 
 struct Search<'a> {
     compute: &'a Compute,
+    place: Place,
     column: &'a VectorColumn,
     plan: &'a KnnPlan,
     k: usize,
@@ -140,12 +216,11 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// The k nearest of one query vector. Large exact scans are spread over the pool.
-    fn one(&self, vector: &[u8]) -> Result<Vec<Candidate>> {
+    fn one(&self, vector: &[u8]) -> std::result::Result<Vec<Candidate>, Stop> {
         let query =
             Query::new(self.column.element, self.plan.metric, self.column.dimension, vector);
         let query = query.ok_or_else(|| Error::internal("a checked query vector does not fit"))?;
-        let scanned: u64 =
-            self.segments.iter().filter(|s| self.graph(s).is_none()).map(SegmentRef::rows).sum();
+        let scanned = self.scanned_rows();
         if scanned < 2 * PARALLEL_ROWS {
             let mut top = TopK::new(self.k, self.plan.radius);
             for position in 0..self.segments.len() {
@@ -159,29 +234,30 @@ impl Search<'_> {
             Ok(top.into_sorted())
         };
         let parts: Vec<Vec<Candidate>> = self.compute.spread(|| {
-            (0..self.segments.len()).into_par_iter().map(one_segment).collect::<Result<_>>()
+            (0..self.segments.len())
+                .into_par_iter()
+                .map(one_segment)
+                .collect::<std::result::Result<_, Stop>>()
         })?;
         let mut top = TopK::new(self.k, self.plan.radius);
         parts.into_iter().flatten().for_each(|candidate| top.push(candidate));
         Ok(top.into_sorted())
     }
 
-    /// The graph to use for a segment, if the plan allows one and the segment has it. When a good
-    /// part of the segment is wanted anyway, scanning it is quicker and exact.
-    fn graph<'s>(&self, segment: &SegmentRef<'s>) -> Option<(&'s Sealed, &'s ColumnGraph)> {
-        match segment {
-            SegmentRef::Sealed(sealed)
-                if !self.plan.exact && (self.k as u64) < u64::from(sealed.rows()) / 8 =>
-            {
-                sealed.graph(self.plan.column).map(|graph| (*sealed, graph))
-            }
-            _ => None,
-        }
+    fn scanned_rows(&self) -> u64 {
+        let has_graph = |segment: &SegmentRef<'_>| graph_for(segment, self.plan, self.k).is_some();
+        self.segments.iter().filter(|segment| !has_graph(segment)).map(SegmentRef::rows).sum()
     }
 
-    fn segment(&self, position: usize, query: &Query, vector: &[u8], top: &mut TopK) -> Result<()> {
+    fn segment(
+        &self,
+        position: usize,
+        query: &Query,
+        vector: &[u8],
+        top: &mut TopK,
+    ) -> std::result::Result<(), Stop> {
         let segment = &self.segments[position];
-        if let Some((sealed, graph)) = self.graph(segment) {
+        if let Some((sealed, graph)) = graph_for(segment, self.plan, self.k) {
             let search = GraphSearch {
                 vector,
                 query,
@@ -198,6 +274,10 @@ impl Search<'_> {
                 return Ok(());
             }
             // The walk ended short of k though more rows are live: the promise is kept by scanning.
+            let bytes = segment.rows().saturating_mul(vector.len() as u64);
+            if self.place == Place::Socket && bytes > SHORT_BYTES {
+                return Err(Stop::TooLong);
+            }
         }
         self.scan(position, query, top);
         Ok(())

@@ -56,6 +56,14 @@ pub struct ColumnGraph {
 }
 
 impl ColumnGraph {
+    /// Bytes that a walk which keeps `ef_search` candidates reads at most, roughly: what all their
+    /// neighbours are ranked by.
+    pub fn walk_bytes(&self, ef_search: usize, vector_bytes: u64) -> u64 {
+        let row_bytes = self.codes.as_ref().map_or(vector_bytes, |codes| codes.row_bytes() as u64);
+        let neighbours = (self.graph.width() as u64).saturating_mul(ef_search as u64);
+        neighbours.min(self.graph.len() as u64).saturating_mul(row_bytes)
+    }
+
     /// The row that a node stands for.
     pub fn row(&self, id: u32) -> u32 {
         match &self.row_of_id {
