@@ -28,6 +28,12 @@ policy() {
     "$deny" --locked "$@"
 }
 
+# What the lock file names for any platform must be here before it can be looked at offline.
+if ! cargo fetch --locked --quiet; then
+    echo "deny.sh: the crates of Cargo.lock could not be fetched, so the dependency policy was NOT checked" >&2
+    exit 1
+fi
+
 policy --offline check --hide-inclusion-graph bans licenses sources
 
 if reason=$(timeout 120 "$deny" fetch db 2>&1); then
