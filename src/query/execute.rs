@@ -86,7 +86,7 @@ fn graph_for<'s>(
 }
 
 /// True for a query that reads so little that handing it to another thread would cost as much as
-/// answering it: at most [`SHORT_BYTES`] of rows and codes, for at most [`SHORT_HITS`] hits.
+/// answering it: at most 1 MiB of rows and codes, for at most 100 hits.
 pub fn is_short(view: &View<'_>, plan: &KnnPlan) -> bool {
     let Some(column) = view.schema.columns.get(plan.column) else { return true };
     let queries = plan.vectors.len() as u64;
