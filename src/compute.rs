@@ -25,8 +25,8 @@ pub struct Compute {
     scan: ThreadPool,
     write: ThreadPool,
     seal: ThreadPool,
+    merge: ThreadPool,
     build: ThreadPool,
-    build_threads: usize,
     search_permits: Arc<Semaphore>,
     search_queue_max: u32,
 }
@@ -38,18 +38,31 @@ fn threads(configured: u32) -> usize {
     }
 }
 
-fn pool(name: &'static str, count: usize) -> Result<ThreadPool> {
+fn pool(name: &'static str, count: usize, on_start: fn(usize)) -> Result<ThreadPool> {
     ThreadPoolBuilder::new()
         .num_threads(count)
         .thread_name(move |i| format!("{name}-{i}"))
+        .start_handler(on_start)
         .build()
         .map_err(|e| Error::internal(format!("the {name} pool cannot be started: {e}")))
+}
+
+/// Gives this thread the lowest priority: it works on every core that nothing else wants.
+fn yield_to_others(_: usize) {
+    // On Linux, a process id may be that of a thread, and priorities are those of threads.
+    #[cfg(target_os = "linux")]
+    {
+        const LOWEST: i32 = 19;
+        let own = rustix::thread::gettid();
+        if let Err(error) = rustix::process::setpriority_process(Some(own), LOWEST) {
+            tracing::debug!(%error, "a build thread keeps its priority");
+        }
+    }
 }
 
 impl Compute {
     /// Starts the pools.
     pub fn new(config: &ComputeConfig) -> Result<Self> {
-        let build_threads = threads(config.build_threads);
         let search_threads = threads(config.search_threads);
         let search = tokio::runtime::Builder::new_current_thread()
             .max_blocking_threads(search_threads)
@@ -59,20 +72,20 @@ impl Compute {
             .map_err(|e| Error::internal(format!("the search threads cannot be started: {e}")))?;
         Ok(Compute {
             search: Some(search),
-            scan: pool("scan", search_threads)?,
-            write: pool("write", threads(config.write_threads))?,
-            seal: pool("seal", 2)?,
-            // One merge at a time: each uses all build threads inside.
-            build: pool("build", 1)?,
-            build_threads,
+            scan: pool("scan", search_threads, |_| ())?,
+            write: pool("write", threads(config.write_threads), |_| ())?,
+            seal: pool("seal", 2, |_| ())?,
+            // One merge at a time: each uses all build threads.
+            merge: pool("merge", 1, yield_to_others)?,
+            build: pool("build", threads(config.build_threads), yield_to_others)?,
             search_permits: Arc::new(Semaphore::new(config.search_queue_max.max(1) as usize)),
             search_queue_max: config.search_queue_max,
         })
     }
 
-    /// Threads a single index build may use.
-    pub fn build_threads(&self) -> usize {
-        self.build_threads
+    /// The threads that build indexes.
+    pub fn build_pool(&self) -> &ThreadPool {
+        &self.build
     }
 
     /// Runs a search on its pool. Refused when too many wait already; skipped when the caller has
@@ -114,8 +127,8 @@ impl Compute {
     }
 
     /// Queues a merge.
-    pub fn spawn_build(&self, work: impl FnOnce() + Send + 'static) {
-        self.build.spawn_fifo(work);
+    pub fn spawn_merge(&self, work: impl FnOnce() + Send + 'static) {
+        self.merge.spawn_fifo(work);
     }
 }
 

@@ -62,6 +62,11 @@ pub struct MergeJob {
 }
 
 impl Policy {
+    /// How many times its new rows a graph may have to be extended by them.
+    fn extend_ratio(&self) -> u64 {
+        if self.is_still { REST_RATIO } else { EXTEND_RATIO }
+    }
+
     fn graphs(&self) -> GraphRule {
         self.graph_rows_min.map_or(GraphRule::None, GraphRule::FromRows)
     }
@@ -102,7 +107,7 @@ impl Policy {
         let base = segments
             .iter()
             .filter(|s| s.has_graph)
-            .filter(|s| s.rows <= EXTEND_RATIO * rows && s.rows + rows <= self.rows_max)
+            .filter(|s| s.rows <= self.extend_ratio() * rows && s.rows + rows <= self.rows_max)
             .max_by_key(|s| s.rows);
         let ids = waiting.iter().map(|s| s.id);
         Some(match base {
@@ -141,7 +146,11 @@ impl Policy {
         graphs.sort_by_key(|s| std::cmp::Reverse(s.rows));
         let (largest, rest) = graphs.split_first()?;
         let small: u64 = rest.iter().map(|s| s.live()).sum();
-        if rest.is_empty() || (2 * small < largest.rows && graphs.len() <= GRAPHS_MAX) {
+        let is_worth_it = match self.is_still {
+            true => REST_RATIO * small >= largest.rows,
+            false => 2 * small >= largest.rows || graphs.len() > GRAPHS_MAX,
+        };
+        if rest.is_empty() || !is_worth_it {
             return None;
         }
         let mut rows = largest.rows;

@@ -14,6 +14,7 @@ use super::compaction::{MergeJob, Policy, SegmentFacts};
 use super::snapshot::Location;
 use super::state::{Frozen, SpaceOwner};
 use crate::error::{Error, Result};
+use crate::index::BuildRun;
 use crate::manifest::{FileEntry, Manifest, SegmentEntry};
 use crate::schema::IndexKind;
 use crate::segment::{
@@ -74,7 +75,7 @@ impl Collection {
     pub(super) fn schedule_merge(self: &Arc<Self>) {
         if self.merge_lane.schedule() {
             let collection = self.clone();
-            self.compute.spawn_build(move || collection.run_merges());
+            self.compute.spawn_merge(move || collection.run_merges());
         }
     }
 
@@ -178,8 +179,7 @@ impl Collection {
             extend_first: false,
             sequence,
             graphs: GraphRule::None,
-            threads: 1,
-            stop: &self.stop,
+            run: self.build_run(),
         };
         let built = self.build(&plan)?;
         let checkpoint = Some((frozen.last_sequence, frozen.next_doc_id));
@@ -210,8 +210,7 @@ impl Collection {
             extend_first: job.extend_first,
             sequence,
             graphs: job.graphs,
-            threads: self.compute.build_threads(),
-            stop: &self.stop,
+            run: self.build_run(),
         };
         let built = self.build(&plan)?;
         let rows = built.as_ref().map_or(0, |built| built.entry.rows);
@@ -225,6 +224,10 @@ impl Collection {
             "segments merged"
         );
         Ok(())
+    }
+
+    fn build_run(&self) -> BuildRun<'_> {
+        BuildRun { pool: self.compute.build_pool(), stop: &self.stop, done: &self.built }
     }
 
     /// Builds a segment's files, and leaves none of them behind when that ends early.

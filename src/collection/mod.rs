@@ -12,7 +12,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -22,7 +22,9 @@ use crate::compute::Compute;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::query::{Hit, KnnReply, Place, QueryProfile, ReplyLimits, View, execute, is_short};
+use crate::query::{
+    Hit, KnnReply, Place, QueryProfile, ReplyLimits, RowFilter, View, execute, is_short,
+};
 use crate::schema::{CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawWrite};
 use crate::segment::{ForwardStore, SegmentContext};
 use crate::storage::Disk;
@@ -65,6 +67,8 @@ pub struct Collection {
     /// Nothing was written for a while: small rests may be merged into large segments.
     is_still: AtomicBool,
     stop: AtomicBool,
+    /// Rows linked into graphs since the start.
+    built: AtomicU64,
     is_dropped: AtomicBool,
     magic_number: u64,
 }
@@ -158,6 +162,7 @@ impl Collection {
             merging: Mutex::new(Vec::new()),
             is_still: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            built: AtomicU64::new(0),
             is_dropped: AtomicBool::new(false),
             magic_number,
         });
@@ -315,6 +320,16 @@ impl Collection {
 
     /// Answers a KNN query.
     pub async fn query(self: &Arc<Self>, request: KnnRequest) -> Result<KnnReply> {
+        self.query_among(request, None).await
+    }
+
+    /// [`Collection::query`] among the rows that a filter lets through. At least `topk` rows are found
+    /// where that many are live and let through.
+    pub async fn query_among(
+        self: &Arc<Self>,
+        request: KnnRequest,
+        filter: Option<Arc<dyn RowFilter>>,
+    ) -> Result<KnnReply> {
         let started = Instant::now();
         self.check_open()?;
         let plan = self.schema.check_query(request)?;
@@ -332,7 +347,9 @@ impl Collection {
         // Handing a short query to another thread and back would cost more than the search. A caller
         // who asks on and on makes room for others now and then.
         tokio::task::consume_budget().await;
-        if let Some(results) = self.search(Place::Socket, &plan, &snapshot, &mut profile)? {
+        if let Some(results) =
+            self.search(Place::Socket, &plan, filter.as_deref(), &snapshot, &mut profile)?
+        {
             return Ok(KnnReply { results, profile });
         }
         let queued = Instant::now();
@@ -340,7 +357,13 @@ impl Collection {
         self.compute
             .search(move || {
                 profile.queue = queued.elapsed();
-                let results = collection.search(Place::Search, &plan, &snapshot, &mut profile)?;
+                let results = collection.search(
+                    Place::Search,
+                    &plan,
+                    filter.as_deref(),
+                    &snapshot,
+                    &mut profile,
+                )?;
                 let results = results.ok_or_else(|| Error::internal("a search was cut short"))?;
                 Ok(KnnReply { results, profile })
             })
@@ -351,6 +374,7 @@ impl Collection {
         &self,
         place: Place,
         plan: &KnnPlan,
+        filter: Option<&dyn RowFilter>,
         snapshot: &Snapshot,
         profile: &mut QueryProfile,
     ) -> Result<Option<Vec<Vec<Hit>>>> {
@@ -359,7 +383,8 @@ impl Collection {
             bytes_max: self.config.limits.reply_bytes_max,
         };
         let segments = snapshot.segments();
-        let view = View { schema: &self.schema, segments: &segments, sequence: snapshot.sequence };
+        let (schema, sequence) = (&*self.schema, snapshot.sequence);
+        let view = View { schema, segments: &segments, filter, sequence };
         match place {
             Place::Socket if !is_short(&view, plan) => Ok(None),
             place => execute(&self.compute, place, &view, plan, limits, profile),

@@ -58,9 +58,9 @@ impl Beam {
         rest.iter().map(|(_, id)| *id).find(|id| id & FOLLOWED == 0)
     }
 
-    /// All candidates, nearest first.
-    pub fn nearest(&self) -> impl Iterator<Item = u32> {
-        self.entries.iter().map(|(_, id)| id & !FOLLOWED)
+    /// All candidates as (rank, id), nearest first.
+    pub fn nearest(&self) -> impl Iterator<Item = (f32, u32)> {
+        self.entries.iter().map(|(rank, id)| (*rank, id & !FOLLOWED))
     }
 }
 
@@ -78,18 +78,18 @@ mod tests {
         assert_eq!(beam.follow(), Some(10));
         beam.offer(3.0, 30);
         beam.offer(2.0, 20);
-        assert_eq!(beam.nearest().collect::<Vec<_>>(), [10, 20, 30]);
+        assert_eq!(beam.nearest().map(|(_, id)| id).collect::<Vec<_>>(), [10, 20, 30]);
         beam.offer(3.0, 31);
         beam.offer(9.0, 90);
         beam.offer(f32::NAN, 7);
-        assert_eq!(beam.nearest().collect::<Vec<_>>(), [10, 20, 30]);
+        assert_eq!(beam.nearest().map(|(_, id)| id).collect::<Vec<_>>(), [10, 20, 30]);
         assert_eq!(beam.follow(), Some(20));
         beam.offer(0.5, 5);
         assert_eq!(beam.next(), Some(5));
         assert_eq!(beam.follow(), Some(5));
         assert_eq!(beam.next(), None);
         assert_eq!(beam.follow(), None);
-        assert_eq!(beam.nearest().collect::<Vec<_>>(), [5, 10, 20]);
+        assert_eq!(beam.nearest().map(|(_, id)| id).collect::<Vec<_>>(), [5, 10, 20]);
         beam.begin(1);
         assert_eq!(beam.nearest().count(), 0);
     }

@@ -7,7 +7,7 @@
 //! Codes rank; they do not score. Whoever uses them scores the finalists from the stored rows.
 
 use crate::schema::{ElementType, Metric, VectorColumn, decode_floats};
-use crate::simd::{CODE_DIMENSION_MAX, CodeMeasure, CodeQuery, CodeRows, Query};
+use crate::simd::{CODE_DIMENSION_MAX, CodeMeasure, CodeQuery, CodeRows, Query, large_vec};
 
 use super::graph::Ranker;
 
@@ -83,7 +83,7 @@ impl Codes {
         let count = vectors.len();
         let mut rows = CodeRows::with_capacity(quantizer.dimension, count);
         let has_squares = quantizer.measures_squares();
-        let mut squares = Vec::with_capacity(if has_squares { count } else { 0 });
+        let mut squares = large_vec(if has_squares { count } else { 0 });
         // A zero vector, the only one without length 1, is at a right angle to everything: as far as
         // it would be with length 1.
         let right_angle = (1.0 / quantizer.step).powi(2).min(1e30);
@@ -145,6 +145,72 @@ impl Codes {
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         self.rows.memory_bytes() + self.squares.capacity() * size_of::<f32>()
+    }
+
+    pub(super) fn rows(&self) -> &CodeRows {
+        &self.rows
+    }
+
+    /// One step of the codes.
+    pub(super) fn step(&self) -> f32 {
+        self.quantizer.step
+    }
+
+    /// A query that rows can be made.
+    pub(super) fn row_query(&self) -> CodeQuery {
+        let measure = match self.quantizer.metric {
+            Metric::Manhattan => CodeMeasure::Absolutes,
+            _ => CodeMeasure::Products,
+        };
+        CodeQuery::new(measure, &vec![0; self.quantizer.dimension])
+    }
+
+    /// The sum of the squares of each row's codes.
+    pub(super) fn squares_of_all(&self) -> Vec<f32> {
+        if self.quantizer.measures_squares() {
+            return self.squares.clone();
+        }
+        let mut query = CodeQuery::new(CodeMeasure::Products, &vec![0; self.quantizer.dimension]);
+        let square = |row: u32| {
+            let mut sum = [0];
+            query.set_row(&self.rows, row);
+            query.measure(&self.rows, &[row], &mut sum);
+            sum[0] as f32
+        };
+        (0..self.len() as u32).map(square).collect()
+    }
+
+    /// Replaces `ranks` by `base` and `factor` times the measure of each id, and the id's number in
+    /// `squares` unless that is empty.
+    #[inline]
+    pub(super) fn rank(
+        &self,
+        query: &CodeQuery,
+        base: f32,
+        factor: f32,
+        squares: &[f32],
+        ids: &[u32],
+        ranks: &mut Vec<f32>,
+    ) {
+        ranks.clear();
+        for ids in ids.chunks(RUN) {
+            let mut sums = [0; RUN];
+            let sums = &mut sums[..ids.len()];
+            query.measure(&self.rows, ids, sums);
+            match squares.is_empty() {
+                true => ranks.extend(sums.iter().map(|sum| base + factor * *sum as f32)),
+                false => ranks.extend(
+                    ids.iter()
+                        .zip(sums)
+                        .map(|(id, sum)| base + squares[*id as usize] + factor * *sum as f32),
+                ),
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn prefetch(&self, id: u32) {
+        self.rows.prefetch(id);
     }
 
     /// Prepares a query, one stored vector of the column.
@@ -282,26 +348,12 @@ pub struct CodeRanker<'a> {
 impl Ranker for CodeRanker<'_> {
     #[inline]
     fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
-        ranks.clear();
-        let squares = &self.codes.squares;
-        for ids in ids.chunks(RUN) {
-            let mut sums = [0; RUN];
-            let sums = &mut sums[..ids.len()];
-            self.query.measure(&self.codes.rows, ids, sums);
-            match squares.is_empty() {
-                true => ranks.extend(sums.iter().map(|sum| self.factor * *sum as f32)),
-                false => ranks.extend(
-                    ids.iter()
-                        .zip(sums)
-                        .map(|(id, sum)| squares[*id as usize] + self.factor * *sum as f32),
-                ),
-            }
-        }
+        self.codes.rank(&self.query, 0.0, self.factor, &self.codes.squares, ids, ranks);
     }
 
     #[inline]
     fn prefetch(&self, id: u32) {
-        self.codes.rows.prefetch(id);
+        self.codes.prefetch(id);
         if let Some(square) = self.codes.squares.get(id as usize) {
             crate::simd::prefetch(square);
         }

@@ -3,12 +3,16 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::row_set::RowSet;
 use super::topk::{Candidate, TopK};
 use crate::simd::Query;
 use arrow_buffer::BooleanBuffer;
 
 /// Rows scored at once.
 const RUN_ROWS: usize = 1_024;
+
+/// Rows are scored one by one where fewer than one in this many is allowed.
+const SPARSE: usize = 4;
 
 thread_local! {
     static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -29,8 +33,17 @@ pub struct ScanTarget<'a> {
     pub marks: &'a [AtomicU64],
     /// The snapshot's sequence: rows with a mark at or below it are not seen.
     pub sequence: u64,
+    /// The rows of the segment that may be offered; `None` for all.
+    pub allowed: Option<&'a RowSet>,
     /// Which segment of the snapshot this is, and the row number of the first row.
     pub place: (u32, u32),
+}
+
+impl ScanTarget<'_> {
+    #[inline(always)]
+    fn allows(&self, row: usize) -> bool {
+        self.allowed.is_none_or(|set| set.contains(self.place.1 + row as u32))
+    }
 }
 
 /// Offers every live row that has a vector to `top`.
@@ -48,18 +61,27 @@ pub fn scan(query: &Query, target: &ScanTarget<'_>, top: &mut TopK) {
             let Some(run) = target.vectors.get(start..start + count * target.vector_bytes) else {
                 return;
             };
-            if !query.distances(run, &mut scores[..count]) {
-                return;
+            let first_row = target.place.1 + first as u32;
+            let allowed = target.allowed.map_or(count, |set| set.count_within(first_row, count));
+            if allowed * SPARSE >= count {
+                if !query.distances(run, &mut scores[..count]) {
+                    return;
+                }
+            } else if allowed > 0 {
+                for (offset, row) in run.chunks_exact(target.vector_bytes).enumerate() {
+                    if target.allows(first + offset) {
+                        scores[offset] = query.distance(row).unwrap_or(f32::INFINITY);
+                    }
+                }
             }
-            for (offset, &score) in scores[..count].iter().enumerate() {
-                if !top.wants(score) {
+            for (offset, &score) in scores[..count].iter().enumerate().filter(|_| allowed > 0) {
+                let row = first + offset;
+                if !top.wants(score) || !target.allows(row) {
                     continue;
                 }
-                let row = first + offset;
                 let is_live = target.marks[row].load(Ordering::Relaxed) > target.sequence;
                 if is_live && target.present.is_none_or(|p| row < p.len() && p.value(row)) {
-                    let (segment, first_row) = target.place;
-                    let place = (segment, first_row + row as u32);
+                    let place = (target.place.0, target.place.1 + row as u32);
                     top.push(Candidate { score, key: target.keys[row], place });
                 }
             }

@@ -1,4 +1,4 @@
-//! Searching an HNSW graph (Malkov & Yashunin, 2016) that faiss built.
+//! Searching an HNSW graph (Malkov & Yashunin, 2016).
 //!
 //! The links of level 0, where a walk spends its time, lie in one array of equal shares; the levels
 //! above are small graphs of their own. A walk follows the nearest node met and not yet followed,
@@ -10,12 +10,15 @@ use std::cell::RefCell;
 use super::beam::Beam;
 use super::visited::Visited;
 use crate::native::HnswLinks;
-use crate::simd::prefetch;
+use crate::simd::{large_vec, prefetch};
 
 /// An unused place for a link.
-const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 /// Links on a cache line.
-const LINE_LINKS: usize = 16;
+pub(super) const LINE_LINKS: usize = 16;
+
+/// Bridges whose links are asked for before they are needed.
+const BRIDGES_AHEAD: usize = 4;
 
 /// Ranks nodes by their distance to a query.
 pub trait Ranker {
@@ -24,6 +27,18 @@ pub trait Ranker {
 
     /// Asks the CPU for what ranking an id will read.
     fn prefetch(&self, id: u32);
+}
+
+/// One level of a graph, for walking on it.
+pub(super) trait Level {
+    /// Every id is below this.
+    fn bound(&self) -> usize;
+
+    /// Calls `meet` with each node that a node links to.
+    fn each_link(&self, node: u32, meet: impl FnMut(u32));
+
+    /// Asks the CPU for a node's links.
+    fn prefetch_links(&self, node: u32);
 }
 
 /// The links of a graph, ready to be walked.
@@ -60,16 +75,120 @@ impl UpperLevel {
 
 /// What a thread keeps between walks.
 #[derive(Debug, Default)]
-struct Scratch {
-    beam: Beam,
+pub(super) struct Scratch {
+    /// The nearest nodes met, after a walk.
+    pub beam: Beam,
     visited: Visited,
     /// Neighbours met for the first time.
     fresh: Vec<u32>,
     ranks: Vec<f32>,
+    /// Neighbours that are not admitted.
+    bridges: Vec<u32>,
+}
+
+/// Walks towards the query that `ranker` holds from the nodes of `entries`, all different, and leaves
+/// the `ef` nearest nodes met in the beam.
+pub(super) fn walk(
+    level: &impl Level,
+    ranker: &impl Ranker,
+    ef: usize,
+    entries: impl IntoIterator<Item = (f32, u32)>,
+    scratch: &mut Scratch,
+) {
+    let Scratch { beam, visited, fresh, ranks, .. } = scratch;
+    visited.begin(level.bound());
+    beam.begin(ef);
+    for (rank, node) in entries {
+        visited.insert(node);
+        beam.offer(rank, node);
+    }
+    while let Some(node) = beam.follow() {
+        fresh.clear();
+        level.each_link(node, |link| {
+            if visited.insert(link) {
+                ranker.prefetch(link);
+                fresh.push(link);
+            }
+        });
+        if let Some(next) = beam.next() {
+            level.prefetch_links(next);
+        }
+        ranker.rank(fresh, ranks);
+        for (id, rank) in fresh.iter().zip(ranks.iter()) {
+            beam.offer(*rank, *id);
+        }
+    }
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// [`walk`] over admitted nodes alone. A node that is not admitted is a bridge: what it links to
+/// stands in for it (Patel et al., "ACORN: Performant and predicate-agnostic search over vector
+/// embeddings and structured data", 2024).
+fn walk_admitted(
+    level: &HnswGraph,
+    ranker: &impl Ranker,
+    ef: usize,
+    reached: (f32, u32),
+    seeds: impl Iterator<Item = (f32, u32)>,
+    admits: &impl Fn(u32) -> bool,
+    scratch: &mut Scratch,
+) {
+    let Scratch { beam, visited, fresh, ranks, bridges } = scratch;
+    visited.begin(level.bound());
+    beam.begin(ef);
+    for (rank, node) in seeds {
+        visited.insert(node);
+        beam.offer(rank, node);
+    }
+    visited.insert(reached.1);
+    let mut following = None;
+    if admits(reached.1) {
+        beam.offer(reached.0, reached.1);
+    } else {
+        following = Some(reached.1);
+    }
+    while let Some(node) = following.take().or_else(|| beam.follow()) {
+        fresh.clear();
+        bridges.clear();
+        level.each_link(node, |link| {
+            if !admits(link) {
+                bridges.push(link);
+            } else if visited.insert(link) {
+                ranker.prefetch(link);
+                fresh.push(link);
+            }
+        });
+        // As many bridges as it takes to meet enough, the next few on their way from memory.
+        let enough = level.width() / 4;
+        let mut asked = 0;
+        for place in 0..bridges.len() {
+            if fresh.len() >= enough {
+                break;
+            }
+            while asked < bridges.len().min(place + BRIDGES_AHEAD) {
+                level.prefetch_links(bridges[asked]);
+                asked += 1;
+            }
+            if visited.insert(bridges[place]) {
+                level.each_link(bridges[place], |link| {
+                    if admits(link) && visited.insert(link) {
+                        ranker.prefetch(link);
+                        fresh.push(link);
+                    }
+                });
+            }
+        }
+        if let Some(next) = beam.next() {
+            level.prefetch_links(next);
+        }
+        ranker.rank(fresh, ranks);
+        for (id, rank) in fresh.iter().zip(ranks.iter()) {
+            beam.offer(*rank, *id);
+        }
+    }
 }
 
 impl HnswGraph {
@@ -79,10 +198,11 @@ impl HnswGraph {
         let mut graph = HnswGraph {
             nodes,
             width: source.width(0),
-            links: vec![NONE; nodes * source.width(0)],
+            links: large_vec(nodes * source.width(0)),
             upper: Vec::new(),
             entry: source.entry().unwrap_or(0),
         };
+        graph.links.resize(nodes * graph.width, NONE);
         let top = usize::from(source.levels().iter().copied().max().unwrap_or(1));
         for level in 1..top {
             let reaches = |node: &u32| usize::from(source.levels()[*node as usize]) > level;
@@ -155,14 +275,40 @@ impl HnswGraph {
             return;
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let (entry, rank) = self.descend(ranker, scratch);
-            self.walk(ranker, ef.min(self.nodes), (entry, rank), scratch);
-            scratch.beam.nearest().all(&mut take);
+            let entry = self.descend(ranker, scratch);
+            walk(self, ranker, ef.min(self.nodes), [entry], scratch);
+            scratch.beam.nearest().all(|(_, id)| take(id));
+        });
+    }
+
+    /// Walks towards the query over the nodes that `admits` accepts alone, keeping the `ef` nearest of
+    /// them, and gives them to `take`, nearest first, until that says stop (false). `seeds` are some
+    /// of them, all different, that the walk begins with.
+    pub fn search_admitted(
+        &self,
+        ranker: &impl Ranker,
+        ef: usize,
+        seeds: &[u32],
+        admits: impl Fn(u32) -> bool,
+        mut take: impl FnMut(u32) -> bool,
+    ) {
+        if self.nodes == 0 || ef == 0 {
+            return;
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let reached = self.descend(ranker, scratch);
+            let mut ranks = Vec::with_capacity(seeds.len());
+            seeds.iter().for_each(|seed| ranker.prefetch(*seed));
+            ranker.rank(seeds, &mut ranks);
+            let seeds = ranks.into_iter().zip(seeds.iter().copied());
+            let seeds = seeds.filter(|(_, seed)| *seed != reached.1);
+            walk_admitted(self, ranker, ef.min(self.nodes), reached, seeds, &admits, scratch);
+            scratch.beam.nearest().all(|(_, id)| take(id));
         });
     }
 
     /// Goes down to level 0, on each level as near as single steps lead.
-    fn descend(&self, ranker: &impl Ranker, scratch: &mut Scratch) -> (u32, f32) {
+    fn descend(&self, ranker: &impl Ranker, scratch: &mut Scratch) -> (f32, u32) {
         let Scratch { fresh, ranks, .. } = scratch;
         let mut place = self.entry;
         let node_at = |place: u32| self.upper.last().map_or(place, |top| top.nodes[place as usize]);
@@ -189,40 +335,24 @@ impl HnswGraph {
             }
             place = level.below[place as usize];
         }
-        (place, best)
-    }
-
-    fn walk(&self, ranker: &impl Ranker, ef: usize, entry: (u32, f32), scratch: &mut Scratch) {
-        let Scratch { beam, visited, fresh, ranks } = scratch;
-        visited.begin(self.nodes);
-        beam.begin(ef);
-        visited.insert(entry.0);
-        beam.offer(entry.1, entry.0);
-        while let Some(node) = beam.follow() {
-            fresh.clear();
-            for link in self.links_of(node) {
-                if *link == NONE {
-                    break;
-                }
-                if visited.insert(*link) {
-                    ranker.prefetch(*link);
-                    fresh.push(*link);
-                }
-            }
-            if let Some(next) = beam.next() {
-                self.prefetch_links(next);
-            }
-            ranker.rank(fresh, ranks);
-            for (id, rank) in fresh.iter().zip(ranks.iter()) {
-                beam.offer(*rank, *id);
-            }
-        }
+        (best, place)
     }
 
     #[inline(always)]
     fn links_of(&self, node: u32) -> &[u32] {
         let start = node as usize * self.width;
         &self.links[start..start + self.width]
+    }
+}
+
+impl Level for HnswGraph {
+    fn bound(&self) -> usize {
+        self.nodes
+    }
+
+    #[inline(always)]
+    fn each_link(&self, node: u32, meet: impl FnMut(u32)) {
+        self.links_of(node).iter().copied().take_while(|link| *link != NONE).for_each(meet);
     }
 
     #[inline(always)]

@@ -2,15 +2,25 @@
 //! are always those of [`crate::simd::Query`], whatever index found the row.
 
 mod beam;
+mod build;
 mod codes;
 mod exact;
 mod graph;
+mod recall;
+mod row_set;
+mod shortlist;
+mod space;
 #[cfg(test)]
 mod tests;
 mod topk;
 mod visited;
 
+pub use build::{BuildParams, BuildRun, GraphBuilder};
 pub use codes::{CodeRanker, Codes};
 pub use exact::{ScanTarget, scan};
 pub use graph::{HnswGraph, Ranker};
+pub use recall::{ScoreRanker, finalists, measure_recall};
+pub use row_set::RowSet;
+pub use shortlist::Shortlist;
+pub use space::{CodeSpace, RowSpace, Space, Vectors};
 pub use topk::{Candidate, TopK};

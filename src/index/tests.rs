@@ -1,11 +1,16 @@
-//! Walks through graphs that faiss built, against exact scans.
+//! Graphs: what walks through them find, against exact scans, and what faiss makes of their files.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::codes::Quantizer;
-use super::{Codes, HnswGraph, Ranker};
-use crate::native::{Graph, GraphParams, read_links};
+use super::{
+    BuildParams, BuildRun, CodeSpace, Codes, GraphBuilder, HnswGraph, Ranker, RowSpace, Space,
+    Vectors,
+};
+use crate::native::{Graph, GraphFile, GraphParams, read_links};
 use crate::schema::{ElementType, IndexKind, Metric, VectorColumn};
 use crate::simd::Query;
 
@@ -45,17 +50,72 @@ fn random(
     (0..count).map(|_| row()).collect()
 }
 
-fn built(column: &VectorColumn, rows: &[Vec<u8>]) -> HnswGraph {
-    let params = GraphParams {
+struct Rows<'a>(&'a [Vec<u8>]);
+
+impl Vectors for Rows<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn vector(&self, node: u32) -> &[u8] {
+        &self.0[node as usize]
+    }
+}
+
+fn params(column: &VectorColumn) -> GraphParams {
+    GraphParams {
         element: column.element,
         metric: column.metric,
         dimension: column.dimension,
         max_neighbor_count: 16,
         ef_construction: 100,
+    }
+}
+
+/// The file of a graph over the rows, extending the file of one over the first of them.
+fn file(
+    params: &GraphParams,
+    column: &VectorColumn,
+    rows: &[Vec<u8>],
+    base: Option<&[u8]>,
+) -> Vec<u8> {
+    let rows = Rows(rows);
+    match codes(column, rows.0) {
+        Some(codes) => file_of(params, &CodeSpace::new(&codes, column, &rows), &rows, base),
+        None => file_of(params, &RowSpace::new(column, &rows), &rows, base),
+    }
+}
+
+fn file_of(
+    params: &GraphParams,
+    space: &impl Space,
+    rows: &Rows<'_>,
+    base: Option<&[u8]>,
+) -> Vec<u8> {
+    let base = base.map(|bytes| read_links(bytes, params).expect("sound bytes"));
+    let density = BuildParams {
+        max_neighbor_count: params.max_neighbor_count,
+        ef_construction: params.ef_construction,
     };
-    let mut graph = Graph::new(&params).expect("parameters fit");
-    graph.add(&rows.concat(), rows.len(), 2).expect("rows fit");
-    let bytes = graph.to_bytes().expect("bytes");
+    let builder = GraphBuilder::new(space, density, base.as_ref());
+    let first = base.as_ref().map_or(0, |base| base.levels().len());
+    let nodes: Vec<u32> = (first as u32..rows.count() as u32).collect();
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
+    let run = BuildRun { pool: &pool, stop: &stop, done: &done };
+    assert!(builder.link(&nodes, &run));
+    assert_eq!(done.load(Ordering::Relaxed), nodes.len() as u64);
+    stop.store(true, Ordering::Relaxed);
+    assert!(nodes.is_empty() || !builder.link(&nodes, &run), "a stop ends the build");
+    let mut bytes = Vec::new();
+    let graph = GraphFile { params, levels: builder.levels(), entry: builder.entry() };
+    graph.write(&mut bytes, builder.all_links(), rows.0.iter()).expect("fits").expect("written");
+    bytes
+}
+
+fn built(column: &VectorColumn, rows: &[Vec<u8>]) -> HnswGraph {
+    let params = params(column);
+    let bytes = file(&params, column, rows, None);
     HnswGraph::new(&read_links(&bytes, &params).expect("sound bytes"))
 }
 
@@ -115,13 +175,9 @@ fn all_columns() -> Vec<VectorColumn> {
 #[test]
 fn a_walk_finds_the_nearest_rows_by_codes_and_by_scores() {
     for column in all_columns() {
-        // Away from the origin, as image features are: the mean must not use up the codes.
-        // (A graph of inner products cannot reach most of such rows: all its links lead outwards.)
-        let spreads = match column.metric {
-            Metric::InnerProduct => &[(0.0, 1.0)][..],
-            _ => &[(0.0, 1.0), (20.0, 1.0)],
-        };
-        for spread in spreads.iter().copied() {
+        // Away from the origin, as image features are: the mean must not use up the codes, and the
+        // longest rows must not have all the links.
+        for spread in [(0.0, 1.0), (20.0, 1.0)] {
             let mut rng = StdRng::seed_from_u64(1);
             let rows = random(&column, ROWS, spread, &mut rng);
             let queries = random(&column, 20, spread, &mut rng);
@@ -276,4 +332,71 @@ fn a_zero_vector_ranks_at_a_right_angle() {
             }
         }
     }
+}
+
+#[test]
+fn faiss_reads_the_files_and_finds_the_same() {
+    for column in all_columns() {
+        let mut rng = StdRng::seed_from_u64(7);
+        let rows = random(&column, ROWS, (0.0, 1.0), &mut rng);
+        let params = params(&column);
+        let bytes = file(&params, &column, &rows, None);
+        let graph = Graph::from_bytes(&bytes, &params).expect("faiss reads it");
+        assert_eq!(graph.len(), ROWS);
+        let (mut found, mut mean) = (Vec::new(), 0.0);
+        for query in random(&column, 20, (0.0, 1.0), &mut rng) {
+            graph.search(&query, K, 100, &mut found).expect("faiss searches it");
+            let found: Vec<u32> = found.iter().map(|(_, id)| *id).collect();
+            mean += recall(&found, &scores(&column, &rows, &query)) / 20.0;
+        }
+        assert!(mean >= 0.95, "recall {mean} for {column:?}");
+        // What faiss writes of it is what was written, to the last byte.
+        assert!(graph.to_bytes().expect("bytes") == bytes, "{column:?}");
+    }
+}
+
+#[test]
+fn a_graph_that_grew_in_steps_finds_as_much() {
+    for column in all_columns() {
+        let mut rng = StdRng::seed_from_u64(8);
+        let rows = random(&column, ROWS, (0.0, 1.0), &mut rng);
+        let params = params(&column);
+        let mut bytes = file(&params, &column, &[], None);
+        for count in [1, 2, 300, 300, 1_500, ROWS] {
+            bytes = file(&params, &column, &rows[..count], Some(&bytes));
+        }
+        let graph = HnswGraph::new(&read_links(&bytes, &params).expect("sound bytes"));
+        let mut mean = 0.0;
+        for query in random(&column, 20, (0.0, 1.0), &mut rng) {
+            let scores = scores(&column, &rows, &query);
+            mean += recall(&walk(&graph, &Exact(scores.clone()), 100)[..K], &scores) / 20.0;
+        }
+        assert!(mean >= 0.95, "recall {mean} for {column:?}");
+    }
+}
+
+/// Copies of a row must not link to each other alone: the rest would not be reached from there, nor
+/// they from the rest.
+#[test]
+fn many_copies_of_a_row_do_not_cut_the_graph() {
+    let column = column(ElementType::Fp32, Metric::SquaredEuclidean, 40);
+    let mut rng = StdRng::seed_from_u64(9);
+    let copy = vec![random(&column, 1, (0.0, 1.0), &mut rng).remove(0); ROWS];
+    let others = random(&column, ROWS, (0.0, 1.0), &mut rng);
+    let orders =
+        [[&copy[..], &others[..]].concat(), [&others[..], &copy[..]].concat(), others.clone()];
+    let queries = random(&column, 20, (0.0, 1.0), &mut rng);
+    let recalls = orders.map(|rows| {
+        let graph = built(&column, &rows);
+        let of_query = |query: &Vec<u8>| {
+            let scores = scores(&column, &rows, query);
+            recall(&walk(&graph, &Exact(scores.clone()), 100)[..K], &scores)
+        };
+        if rows.len() > ROWS {
+            assert_eq!(of_query(&copy[0]), 1.0, "a copy finds copies");
+        }
+        queries.iter().map(of_query).sum::<f64>() / queries.len() as f64
+    });
+    // Half of the rows in one place are in the way of all others, but no wall.
+    assert!(recalls[2] >= 0.95 && recalls.iter().all(|recall| *recall >= 0.8), "{recalls:?}");
 }

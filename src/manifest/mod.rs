@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::schema::{CollectionSchema, LsnContext};
+use crate::schema::{CollectionSchema, LsnContext, RecallCurve};
 use crate::storage::{Directory, replace_file};
 
 /// The format this code writes; it reads no other.
@@ -83,7 +83,7 @@ impl Inserted {
 }
 
 /// One sealed segment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SegmentEntry {
     /// Identity; never used again within the collection. The folder is `segment-<id>`.
     pub id: u32,
@@ -100,12 +100,15 @@ pub struct SegmentEntry {
 }
 
 /// The graph of one index column.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GraphEntry {
     /// Position of the column in the schema.
     pub column: u32,
     /// The file.
     pub file: FileEntry,
+    /// What it finds.
+    #[serde(default)]
+    pub recall: RecallCurve,
 }
 
 impl SegmentEntry {

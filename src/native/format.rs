@@ -18,7 +18,10 @@ use super::graph::ROWS_MAX;
 use super::layout::{FaissMetric, Layout, Storage};
 
 /// faiss gives up on levels less likely than 1e-9; with 2 links per node that is after 29 of them.
-const LEVELS_MAX: usize = 64;
+pub const LEVELS_MAX: usize = 64;
+/// `faiss::ScalarQuantizer::QuantizerType` of halves and of signed bytes.
+pub(super) const QUANTIZER_HALVES: i32 = 4;
+pub(super) const QUANTIZER_SIGNED_BYTES: i32 = 8;
 
 /// The links of an index file in which every link leads to a row that exists on the link's level.
 #[derive(Debug)]
@@ -107,7 +110,7 @@ pub(super) fn check<'a>(
 }
 
 /// The four letters that open the index and its storage.
-fn kinds(layout: &Layout) -> (&'static [u8; 4], &'static [u8; 4]) {
+pub(super) fn kinds(layout: &Layout) -> (&'static [u8; 4], &'static [u8; 4]) {
     match (layout.storage, layout.metric) {
         (Storage::Bits, _) => (b"IBHf", b"IBxF"),
         (Storage::Halves | Storage::SignedBytes, _) => (b"IHNs", b"IxSQ"),
@@ -305,12 +308,12 @@ fn check_storage(
         Storage::Bits => input.vector_of("rows", 1, elements(dimension / 8)?)?,
         Storage::Halves => {
             let codes = elements(dimension * 2)?;
-            check_quantizer(input, 4, dimension, dimension * 2)?;
+            check_quantizer(input, QUANTIZER_HALVES, dimension, dimension * 2)?;
             input.vector_of("rows", 1, codes)?
         }
         Storage::SignedBytes => {
             let codes = elements(dimension)?;
-            check_quantizer(input, 8, dimension, dimension)?;
+            check_quantizer(input, QUANTIZER_SIGNED_BYTES, dimension, dimension)?;
             input.vector_of("rows", 1, codes)?
         }
     };

@@ -55,7 +55,7 @@ pub fn read_links<'a>(bytes: &'a [u8], params: &GraphParams) -> NativeResult<Hns
 }
 
 impl GraphParams {
-    fn spec(&self) -> NativeResult<(Layout, Spec, usize)> {
+    pub(super) fn spec(&self) -> NativeResult<(Layout, Spec, usize)> {
         let layout = Layout::new(self.element, self.metric)?;
         check_range("dimension", self.dimension, 1, DIMENSION_MAX)?;
         check_range("max_neighbor_count", self.max_neighbor_count, 2, 256)?;

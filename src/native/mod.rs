@@ -12,6 +12,7 @@ mod format;
 mod graph;
 mod layout;
 mod mmap;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -21,3 +22,4 @@ pub use error::{NativeError, NativeResult};
 pub use format::{HnswLinks, LinkList};
 pub use graph::{Graph, GraphParams, ROWS_MAX, read_links};
 pub use mmap::map_file;
+pub use write::{GraphFile, levels_max};

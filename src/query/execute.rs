@@ -1,5 +1,6 @@
 //! From a plan and the segments of a snapshot to hits.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -7,10 +8,10 @@ use rayon::prelude::*;
 use super::reply::{Hit, QueryProfile};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
-use crate::index::{Candidate, TopK};
+use crate::index::{Candidate, RowSet, TopK};
 use crate::schema::{CollectionSchema, ForwardRow, KnnPlan, Value, VectorColumn};
 use crate::segment::{
-    ColumnGraph, GraphSearch, GrowingView, Sealed, scan_growing, scan_sealed, search_graph,
+    ColumnGraph, GrowingView, Sealed, SegmentSearch, scan_growing, scan_sealed, search_graph,
 };
 use crate::simd::Query;
 
@@ -50,13 +51,21 @@ impl SegmentRef<'_> {
     }
 }
 
+/// Says which rows of each segment a query may find.
+pub trait RowFilter: Send + Sync {
+    /// The rows of a segment. Deleted rows may be among them.
+    fn rows(&self, segment: &SegmentRef<'_>) -> Arc<RowSet>;
+}
+
 /// What a query sees.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct View<'a> {
     /// The collection's declaration.
     pub schema: &'a CollectionSchema,
     /// The segments of a snapshot.
     pub segments: &'a [SegmentRef<'a>],
+    /// Says which rows may be found; `None` for all.
+    pub filter: Option<&'a dyn RowFilter>,
     /// The snapshot's sequence.
     pub sequence: u64,
 }
@@ -95,7 +104,7 @@ pub fn is_short(view: &View<'_>, plan: &KnnPlan) -> bool {
     }
     let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
     let reads = view.segments.iter().map(|segment| match graph_for(segment, plan, plan.topk) {
-        Some((_, graph)) => graph.walk_bytes(plan.ef_search, vector_bytes),
+        Some((_, graph)) => graph.walk_bytes(plan.effort, plan.topk, vector_bytes),
         None => segment.rows().saturating_mul(vector_bytes),
     });
     let bytes = reads.fold(0, u64::saturating_add);
@@ -134,7 +143,7 @@ pub fn execute(
     limits: ReplyLimits,
     profile: &mut QueryProfile,
 ) -> Result<Option<Vec<Vec<Hit>>>> {
-    let View { schema, segments, sequence } = *view;
+    let View { schema, segments, filter, sequence } = *view;
     let started = Instant::now();
     let rows: u64 = segments.iter().map(SegmentRef::rows).sum();
     let k = plan.topk.min(usize::try_from(rows).unwrap_or(usize::MAX));
@@ -154,7 +163,10 @@ pub fn execute(
         .columns
         .get(plan.column)
         .ok_or_else(|| Error::internal("the plan names a column that the schema lacks"))?;
-    let search = Search { compute, place, column, plan, k, segments, sequence };
+    let allowed: Option<Vec<Arc<RowSet>>> =
+        filter.map(|filter| segments.iter().map(|segment| filter.rows(segment)).collect());
+    let allowed = allowed.as_deref();
+    let search = Search { compute, place, column, plan, k, segments, allowed, sequence };
     let found: std::result::Result<Vec<Vec<Candidate>>, Stop> = match &plan.vectors[..] {
         [vector] => search.one(vector).map(|found| vec![found]),
         vectors if place == Place::Socket => vectors.iter().map(|v| search.one(v)).collect(),
@@ -211,6 +223,7 @@ struct Search<'a> {
     plan: &'a KnnPlan,
     k: usize,
     segments: &'a [SegmentRef<'a>],
+    allowed: Option<&'a [Arc<RowSet>]>,
     sequence: u64,
 }
 
@@ -257,19 +270,25 @@ impl Search<'_> {
         top: &mut TopK,
     ) -> std::result::Result<(), Stop> {
         let segment = &self.segments[position];
+        let allowed = self.allowed.map(|sets| &*sets[position]);
+        if allowed.is_some_and(RowSet::is_empty) {
+            return Ok(());
+        }
+        let search = SegmentSearch {
+            vector,
+            query,
+            column: self.plan.column,
+            allowed,
+            k: self.k,
+            effort: self.plan.effort,
+            refine_k: self.plan.refine_k,
+            sequence: self.sequence,
+            segment: position as u32,
+        };
         if let Some((sealed, graph)) = graph_for(segment, self.plan, self.k) {
-            let search = GraphSearch {
-                vector,
-                query,
-                column: self.plan.column,
-                k: self.k,
-                ef_search: self.plan.ef_search,
-                sequence: self.sequence,
-                segment: position as u32,
-            };
             let mut own = TopK::new(self.k, None);
             let found = search_graph(sealed, graph, &search, &mut own);
-            if found >= self.k.min(graph.graph.len()) {
+            if allowed.is_some() || found >= self.k.min(graph.graph.len()) {
                 own.into_sorted().into_iter().for_each(|candidate| top.push(candidate));
                 return Ok(());
             }
@@ -279,15 +298,10 @@ impl Search<'_> {
                 return Err(Stop::TooLong);
             }
         }
-        self.scan(position, query, top);
-        Ok(())
-    }
-
-    fn scan(&self, position: usize, query: &Query, top: &mut TopK) {
-        let (column, sequence, place) = (self.plan.column, self.sequence, position as u32);
-        match self.segments[position] {
-            SegmentRef::Growing(view) => scan_growing(view, query, column, sequence, place, top),
-            SegmentRef::Sealed(sealed) => scan_sealed(sealed, query, column, sequence, place, top),
+        match segment {
+            SegmentRef::Growing(view) => scan_growing(view, &search, top),
+            SegmentRef::Sealed(sealed) => scan_sealed(sealed, &search, top),
         }
+        Ok(())
     }
 }

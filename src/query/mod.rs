@@ -3,5 +3,5 @@
 mod execute;
 mod reply;
 
-pub use execute::{Place, ReplyLimits, SegmentRef, View, execute, is_short};
+pub use execute::{Place, ReplyLimits, RowFilter, SegmentRef, View, execute, is_short};
 pub use reply::{Hit, KnnReply, QueryProfile};

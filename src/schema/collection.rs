@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::effort::RECALL_TARGET;
 use super::types::{Document, ElementType, Metric};
 use crate::error::{Error, RepositoryFault, Result};
 
@@ -97,7 +98,7 @@ pub struct Repository {
 }
 
 /// How a sealed segment indexes a vector column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum IndexKind {
     /// Exact scan always.
@@ -108,8 +109,12 @@ pub enum IndexKind {
         max_neighbor_count: u32,
         /// Candidates kept while building. Range 1 to 65536.
         ef_construction: u32,
-        /// Candidates kept while searching, unless the query says otherwise. Range 1 to 65536.
-        ef_search: u32,
+        /// Candidates kept while searching, unless the query says otherwise. Range 1 to 65536;
+        /// `None` for as many as reach `recall_target`.
+        ef_search: Option<u32>,
+        /// The recall that searches aim at, unless the query says otherwise. Above 0, up to 1.
+        #[serde(default = "default_recall_target")]
+        recall_target: f32,
         /// True when the caller named the kind: then every sealed segment of two rows or more gets a graph.
         always: bool,
     },
@@ -400,6 +405,19 @@ pub(super) fn check_metric(
 }
 
 /// Reads the parameters that mean something here; all others are kept and ignored.
+/// For manifests older than the parameter.
+fn default_recall_target() -> f32 {
+    RECALL_TARGET
+}
+
+/// Reads a `recall_target`.
+pub(super) fn parse_recall_target(text: &str) -> std::result::Result<f32, String> {
+    match text.trim().parse::<f32>() {
+        Ok(target) if target > 0.0 && target <= 1.0 => Ok(target),
+        _ => Err(format!("recall_target is {text:?}; it must be a number above 0 and up to 1")),
+    }
+}
+
 struct Params<'a>(&'a [(String, String)]);
 
 impl<'a> Params<'a> {
@@ -433,8 +451,15 @@ impl<'a> Params<'a> {
         };
         Ok(IndexKind::Hnsw {
             max_neighbor_count: self.number("max_neighbor_count", 16, 2, 256)?,
-            ef_construction: self.number("ef_construction", 200, 1, 65_536)?,
-            ef_search: self.number("ef_search", 200, 1, 65_536)?,
+            ef_construction: self.number("ef_construction", 128, 1, 65_536)?,
+            ef_search: match self.get("ef_search") {
+                None => None,
+                Some(_) => Some(self.number("ef_search", 0, 1, 65_536)?),
+            },
+            recall_target: match self.get("recall_target") {
+                None => RECALL_TARGET,
+                Some(text) => parse_recall_target(text)?,
+            },
             always,
         })
     }

@@ -3,6 +3,7 @@
 
 mod check;
 mod collection;
+mod effort;
 pub mod encoding;
 mod floats;
 mod query;
@@ -14,6 +15,7 @@ pub use collection::{
     CollectionSchema, DeclaredType, IndexKind, NewCollection, NewColumn, NewRepository, Repository,
     SchemaLimits, VectorColumn,
 };
+pub use effort::{Effort, RECALL_TARGET, REFINE_K, Reach, RecallCurve, RecallPoint};
 pub use floats::decode_floats;
 pub use query::{KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
 pub use types::{

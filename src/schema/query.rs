@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 
-use super::collection::{CollectionSchema, IndexKind, VectorColumn, check_metric};
+use super::collection::{
+    CollectionSchema, IndexKind, VectorColumn, check_metric, parse_recall_target,
+};
+use super::effort::{Effort, RECALL_TARGET, REFINE_K};
 use super::types::{ElementType, Metric};
 use super::vector_text;
 use crate::error::{Error, Result};
@@ -27,7 +30,7 @@ pub struct KnnRequest {
     pub radius: f32,
     /// Exact scan instead of the graph.
     pub is_linear: bool,
-    /// `ef_search`, `index_type`, `metric_type`; others are ignored.
+    /// `ef_search`, `recall_target`, `refine_k`, `exact`, `index_type`, `metric_type`; others are ignored.
     pub extra_params: Vec<(String, String)>,
 }
 
@@ -61,8 +64,10 @@ pub struct KnnPlan {
     pub radius: Option<f32>,
     /// Exact scan instead of the graph.
     pub exact: bool,
-    /// Candidates kept while walking a graph.
-    pub ef_search: usize,
+    /// How hard graphs are searched.
+    pub effort: Effort,
+    /// Rows that an index finds and that are scored exactly, as times `topk`. 1 to 100.
+    pub refine_k: f32,
 }
 
 impl CollectionSchema {
@@ -91,16 +96,17 @@ impl CollectionSchema {
             return Err(Error::query("radius is not a number"));
         }
         let metric = query_metric(column, &raw)?;
-        let (exact, ef_search) = search_params(column, &raw)?;
+        let search = search_params(column, &raw)?;
         Ok(KnnPlan {
             column: position,
             topk: raw.topk as usize,
             vectors,
             radius: (raw.radius > 0.0).then_some(raw.radius),
             // A graph serves the metric that it was built for.
-            exact: exact || metric != column.metric,
+            exact: search.exact || metric != column.metric,
             metric,
-            ef_search,
+            effort: search.effort,
+            refine_k: search.refine_k,
         })
     }
 }
@@ -201,7 +207,13 @@ fn query_metric(column: &VectorColumn, raw: &KnnRequest) -> Result<Metric> {
     Ok(metric)
 }
 
-fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<(bool, usize)> {
+struct SearchParams {
+    exact: bool,
+    effort: Effort,
+    refine_k: f32,
+}
+
+fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<SearchParams> {
     let mut exact = raw.is_linear;
     match raw.param("index_type") {
         None | Some("HNSW") => {}
@@ -210,22 +222,52 @@ fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<(bool, usize
             return Err(Error::query(format!("index_type {text:?} is unknown; use FLAT or HNSW")));
         }
     }
-    let mut ef_search = match column.index {
+    match raw.param("exact") {
+        None | Some("false") => {}
+        Some("true") => exact = true,
+        Some(text) => {
+            return Err(Error::query(format!("exact is {text:?}; it must be true or false")));
+        }
+    }
+    let mut effort = match column.index {
         IndexKind::Flat => {
             exact = true;
-            0
+            Effort::Recall(RECALL_TARGET)
         }
-        IndexKind::Hnsw { ef_search, .. } => ef_search as usize,
+        IndexKind::Hnsw { ef_search: Some(count), .. } => Effort::Candidates(count as usize),
+        IndexKind::Hnsw { recall_target, .. } => Effort::Recall(recall_target),
     };
-    if let Some(text) = raw.param("ef_search") {
-        ef_search = match text.trim().parse::<usize>() {
-            Ok(number) if (1..=65_536).contains(&number) => number,
+    match (raw.param("ef_search"), raw.param("recall_target")) {
+        (None, None) => {}
+        (Some(text), None) => {
+            effort = match text.trim().parse::<usize>() {
+                Ok(number) if (1..=65_536).contains(&number) => Effort::Candidates(number),
+                _ => {
+                    return Err(Error::query(format!(
+                        "ef_search is {text:?}; it must be a whole number from 1 to 65536"
+                    )));
+                }
+            };
+        }
+        (None, Some(text)) => {
+            effort = Effort::Recall(parse_recall_target(text).map_err(Error::query)?);
+        }
+        (Some(_), Some(_)) => {
+            return Err(Error::query("ef_search and recall_target exclude each other"));
+        }
+    }
+    // No number of candidates is sure to find everything.
+    exact |= effort == Effort::Recall(1.0);
+    let refine_k = match raw.param("refine_k") {
+        None => REFINE_K,
+        Some(text) => match text.trim().parse::<f32>() {
+            Ok(number) if (1.0..=100.0).contains(&number) => number,
             _ => {
                 return Err(Error::query(format!(
-                    "ef_search is {text:?}; it must be a whole number from 1 to 65536"
+                    "refine_k is {text:?}; it must be a number from 1 to 100"
                 )));
             }
-        };
-    }
-    Ok((exact, ef_search))
+        },
+    };
+    Ok(SearchParams { exact, effort, refine_k })
 }

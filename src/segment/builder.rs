@@ -3,25 +3,24 @@
 //! A merge that keeps its first source whole can extend that source's graphs instead of building new
 //! ones: then deleted rows of the first source stay, marked, and every row keeps its number.
 
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use arrow_buffer::{BooleanBuffer, MutableBuffer, ScalarBuffer};
 
 use super::block::{ColumnBlock, Rows};
+use super::graph_job::GraphJob;
 use super::growing::GrowingView;
 use super::rows_file::{BATCH_ROWS, KindSet, RowsFile, RowsWriter};
-use super::sealed::{Sealed, SegmentContext, graph_params, map_verified, segment_folder};
+use super::sealed::{
+    ColumnVectors, Sealed, SegmentContext, graph_params, map_verified, segment_folder,
+};
 use crate::error::{Error, Result};
+use crate::index::{BuildRun, Vectors};
 use crate::manifest::{FileEntry, GraphEntry, Inserted, SegmentEntry};
-use crate::native::Graph;
+use crate::native::read_links;
 use crate::schema::ForwardRow;
-use crate::storage::ChecksumWriter;
-
-/// Vectors added to a graph between two looks at the stop flag.
-const GRAPH_CHUNK_ROWS: usize = 4_096;
 
 /// A segment whose rows go into a new one.
 #[derive(Debug, Clone)]
@@ -53,10 +52,8 @@ pub struct BuildPlan<'a> {
     pub sequence: u64,
     /// Graphs.
     pub graphs: GraphRule,
-    /// Threads for building graphs.
-    pub threads: usize,
-    /// Set when the build should end early, with [`Error::Stopping`].
-    pub stop: &'a AtomicBool,
+    /// Threads for building graphs, and the flag that ends the build early, with [`Error::Stopping`].
+    pub run: BuildRun<'a>,
 }
 
 /// What was built.
@@ -212,7 +209,7 @@ fn write_rows(
         .flat_map(|(source, rows)| rows.iter().map(move |row| (source, *row)))
         .collect();
     for chunk in all.chunks(BATCH_ROWS) {
-        if plan.stop.load(Ordering::Relaxed) {
+        if plan.run.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopping);
         }
         let forward: Vec<ForwardRow> = match schema.forward_columns.is_empty() {
@@ -265,40 +262,34 @@ fn build_graphs(
     let rows = RowsFile::open(bytes, &folder.join(&rows_file.name), &context.schema)?;
     for (position, column) in context.schema.columns.iter().enumerate() {
         let Some(params) = graph_params(column) else { continue };
-        let vectors: usize = rows
-            .batches
-            .iter()
-            .map(|batch| batch.rows.columns[position].count_present(batch.rows.len()))
-            .sum();
-        if (vectors as u64) < rows_min.max(2) {
+        let vectors = ColumnVectors::new(&rows, position);
+        if (vectors.count() as u64) < rows_min.max(2) {
             continue;
         }
-        let (mut graph, first_row) = match base_graph(context, plan, position)? {
-            Some((entry, base_folder, base_rows)) => {
-                let bytes = map_verified(context, &base_folder, &entry)?;
-                (Graph::from_bytes(&bytes, &params)?, base_rows)
-            }
-            None => (Graph::new(&params)?, 0),
+        let base = match base_graph(context, plan, position) {
+            Some((entry, folder)) => Some(map_verified(context, &folder, &entry)?),
+            None => None,
         };
-        add_rows(&mut graph, &rows, position, first_row, plan)?;
-        let file = write_graph(context, folder, format!("{position}.faiss"), &graph)?;
-        entries.push(GraphEntry { column: position as u32, file });
+        let base = match &base {
+            Some(bytes) => Some(read_links(bytes, &params)?),
+            None => None,
+        };
+        let name = format!("{position}.faiss");
+        let job = GraphJob {
+            context,
+            column,
+            params,
+            vectors,
+            base: base.as_ref(),
+            path: folder.join(&name),
+            run: plan.run,
+        };
+        let (file, recall) = job.build()?;
+        let (bytes, crc32c) = file.finish()?;
+        let file = FileEntry { name, bytes, crc32c };
+        entries.push(GraphEntry { column: position as u32, file, recall });
     }
     Ok(entries)
-}
-
-fn write_graph(
-    context: &SegmentContext,
-    folder: &Path,
-    name: String,
-    graph: &Graph,
-) -> Result<FileEntry> {
-    let bytes = graph.to_bytes()?;
-    let path = folder.join(&name);
-    let mut file = ChecksumWriter::create(&*context.disk, &path)?;
-    file.write_all(&bytes).map_err(|e| Error::io("write", &path, &e))?;
-    let (bytes, crc32c) = file.finish()?;
-    Ok(FileEntry { name, bytes, crc32c })
 }
 
 /// The graph to extend: the first source's, when that source is kept whole and has one.
@@ -306,38 +297,9 @@ fn base_graph(
     context: &SegmentContext,
     plan: &BuildPlan<'_>,
     column: usize,
-) -> Result<Option<(FileEntry, std::path::PathBuf, u32)>> {
-    let Some(MergeSource::Sealed(sealed, entry)) = plan.sources.first() else { return Ok(None) };
+) -> Option<(FileEntry, std::path::PathBuf)> {
+    let Some(MergeSource::Sealed(_, entry)) = plan.sources.first() else { return None };
     let graph = entry.graph_files.iter().find(|graph| graph.column as usize == column);
-    Ok(graph.filter(|_| plan.extend_first).map(|graph| {
-        (graph.file.clone(), segment_folder(&context.folder, entry.id), sealed.rows())
-    }))
-}
-
-fn add_rows(
-    graph: &mut Graph,
-    rows: &RowsFile,
-    column: usize,
-    first_row: u32,
-    plan: &BuildPlan<'_>,
-) -> Result<()> {
-    let mut gathered: Vec<u8> = Vec::new();
-    for batch in &rows.batches {
-        let block = &batch.rows.columns[column];
-        let start = first_row.saturating_sub(batch.first_row) as usize;
-        let places: Vec<usize> = (start.min(batch.rows.len())..batch.rows.len()).collect();
-        for chunk in places.chunks(GRAPH_CHUNK_ROWS) {
-            if plan.stop.load(Ordering::Relaxed) {
-                return Err(Error::Stopping);
-            }
-            gathered.clear();
-            let mut count = 0;
-            for vector in chunk.iter().filter_map(|place| block.vector(*place)) {
-                gathered.extend_from_slice(vector);
-                count += 1;
-            }
-            graph.add(&gathered, count, plan.threads)?;
-        }
-    }
-    Ok(())
+    let graph = graph.filter(|_| plan.extend_first)?;
+    Some((graph.file.clone(), segment_folder(&context.folder, entry.id)))
 }

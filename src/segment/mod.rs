@@ -6,6 +6,7 @@
 mod block;
 mod builder;
 mod forward_store;
+mod graph_job;
 mod growing;
 mod rows_file;
 mod sealed;
@@ -18,5 +19,5 @@ pub use forward_store::{ForwardStore, ForwardTree};
 pub use growing::{Block, Growing, GrowingView};
 pub use rows_file::KindSet;
 pub use sealed::{ColumnGraph, Sealed, SegmentContext, segment_folder, segment_id};
-pub use search::{GraphSearch, scan_growing, scan_sealed, search_graph};
+pub use search::{SegmentSearch, scan_growing, scan_sealed, search_graph};
 pub use tombstones::{LIVE, Tombstones, encode as encode_tombstones};

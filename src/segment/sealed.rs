@@ -15,10 +15,10 @@ use super::rows_file::{KindSet, RowsFile};
 use super::tombstones::{self, Tombstones};
 use super::{ColumnBlock, Rows};
 use crate::error::{Error, Result};
-use crate::index::{Codes, HnswGraph};
+use crate::index::{Codes, HnswGraph, Vectors};
 use crate::manifest::{FileEntry, GraphEntry, Inserted, SegmentEntry};
 use crate::native::{GraphParams, read_links};
-use crate::schema::{CollectionSchema, ForwardRow, IndexKind, VectorColumn};
+use crate::schema::{CollectionSchema, Effort, ForwardRow, IndexKind, RecallCurve, VectorColumn};
 use crate::storage::Disk;
 
 /// What every segment of a collection shares.
@@ -51,17 +51,28 @@ pub struct ColumnGraph {
     pub graph: HnswGraph,
     /// The nodes' vectors as codes, for columns that can have them.
     pub codes: Option<Codes>,
+    /// What searches of it find.
+    pub recall: RecallCurve,
     /// Row of each node, where some rows have no vector; else node and row are the same.
     row_of_id: Option<Box<[u32]>>,
 }
 
 impl ColumnGraph {
-    /// Bytes that a walk which keeps `ef_search` candidates reads at most, roughly: what all their
-    /// neighbours are ranked by.
-    pub fn walk_bytes(&self, ef_search: usize, vector_bytes: u64) -> u64 {
+    /// Bytes that a walk for the `k` nearest reads at most, roughly: what all neighbours of its
+    /// candidates are ranked by.
+    pub fn walk_bytes(&self, effort: Effort, k: usize, vector_bytes: u64) -> u64 {
+        let ef_search = self.recall.candidates(effort, k);
         let row_bytes = self.codes.as_ref().map_or(vector_bytes, |codes| codes.row_bytes() as u64);
         let neighbours = (self.graph.width() as u64).saturating_mul(ef_search as u64);
         neighbours.min(self.graph.len() as u64).saturating_mul(row_bytes)
+    }
+
+    /// The node that stands for a row, if it has a vector.
+    pub fn id(&self, row: u32) -> Option<u32> {
+        match &self.row_of_id {
+            None => Some(row).filter(|row| (*row as usize) < self.graph.len()),
+            Some(rows) => rows.binary_search(&row).ok().map(|id| id as u32),
+        }
     }
 
     /// The row that a node stands for.
@@ -270,20 +281,53 @@ fn open_graph(
     };
     let bytes = map_verified(context, folder, &entry.file)?;
     let links = read_links(&bytes, &params).map_err(|e| e.in_file(&path))?;
-    let row_of_id = rows_with_vector(rows, position);
-    let nodes = row_of_id.as_ref().map_or(rows.rows as usize, |rows| rows.len());
-    if links.levels().len() != nodes {
-        let detail = format!("{} nodes for {nodes} vectors", links.levels().len());
+    let vectors = ColumnVectors::new(rows, position);
+    if links.levels().len() != vectors.count() {
+        let detail = format!("{} nodes for {} vectors", links.levels().len(), vectors.count());
         return Err(Error::damaged(&path, 0, detail));
     }
-    let vectors = (0..nodes).map(|id| {
-        let row = row_of_id.as_ref().map_or(id as u32, |rows| rows[id]);
-        let found =
-            rows.locate(row).and_then(|(batch, at)| batch.rows.columns[position].vector(at));
-        found.unwrap_or_default()
-    });
-    let codes = Codes::new(column, vectors);
-    Ok(ColumnGraph { graph: HnswGraph::new(&links), codes, row_of_id })
+    let codes = Codes::new(column, vectors.iter());
+    let row_of_id = vectors.row_of_id;
+    Ok(ColumnGraph {
+        graph: HnswGraph::new(&links),
+        codes,
+        recall: entry.recall.clone(),
+        row_of_id,
+    })
+}
+
+/// The vectors of an index column, numbered as the nodes of its graph are.
+pub(super) struct ColumnVectors<'a> {
+    rows: &'a RowsFile,
+    column: usize,
+    /// Row of each node, where some rows have no vector.
+    row_of_id: Option<Box<[u32]>>,
+}
+
+impl<'a> ColumnVectors<'a> {
+    pub fn new(rows: &'a RowsFile, column: usize) -> Self {
+        ColumnVectors { rows, column, row_of_id: rows_with_vector(rows, column) }
+    }
+
+    pub fn get(&self, node: u32) -> &'a [u8] {
+        let row = self.row_of_id.as_ref().map_or(node, |rows| rows[node as usize]);
+        let found = self.rows.locate(row);
+        found.and_then(|(batch, at)| batch.rows.columns[self.column].vector(at)).unwrap_or_default()
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone {
+        (0..self.count()).map(|node| self.get(node as u32))
+    }
+}
+
+impl Vectors for ColumnVectors<'_> {
+    fn count(&self) -> usize {
+        self.row_of_id.as_ref().map_or(self.rows.rows as usize, |rows| rows.len())
+    }
+
+    fn vector(&self, node: u32) -> &[u8] {
+        self.get(node)
+    }
 }
 
 /// The rows that have a vector in a column, or `None` when all do.

@@ -5,26 +5,35 @@ use std::sync::atomic::AtomicU64;
 use super::block::Rows;
 use super::growing::GrowingView;
 use super::sealed::{ColumnGraph, Sealed};
-use crate::index::{Candidate, Ranker, ScanTarget, TopK, scan};
-use crate::simd::{Query, prefetch};
+use crate::index::{Candidate, Ranker, RowSet, ScanTarget, Shortlist, TopK, finalists, scan};
+use crate::schema::Effort;
+use crate::simd::{Query, prefetch_bytes};
 
-/// Finalists of a walk that are scored exactly: this many times k, and some more.
-const REFINE_FACTOR: usize = 2;
-const REFINE_EXTRA: usize = 10;
+/// Allowed rows are looked at one by one where they are at most this many times the nodes that a walk
+/// would meet.
+const SCAN_STEPS: usize = 10;
+/// Allowed rows that a walk begins with: the regions it may go through need not touch each other.
+const SEEDS: usize = 400;
+/// Rows ranked at once.
+const RUN: usize = 32;
 
-/// What to search for.
+/// What to search a segment for.
 #[derive(Debug, Clone, Copy)]
-pub struct GraphSearch<'a> {
+pub struct SegmentSearch<'a> {
     /// The query vector as stored vectors are.
     pub vector: &'a [u8],
     /// The same, ready for scoring.
     pub query: &'a Query,
     /// The index column.
     pub column: usize,
+    /// The rows that may be found; `None` for all.
+    pub allowed: Option<&'a RowSet>,
     /// Neighbours wanted.
     pub k: usize,
-    /// Candidates kept while walking.
-    pub ef_search: usize,
+    /// How hard to search.
+    pub effort: Effort,
+    /// Rows scored exactly, as times k.
+    pub refine_k: f32,
     /// The snapshot's sequence.
     pub sequence: u64,
     /// Which segment of the snapshot this is.
@@ -56,43 +65,21 @@ impl Ranker for RowRanker<'_> {
     }
 }
 
-/// Asks the CPU for the beginning of a vector; it goes on by itself from there.
-fn prefetch_bytes(vector: &[u8]) {
-    vector.chunks(64).take(8).for_each(|line| prefetch(&line[0]));
-}
-
-/// Offers what the graph finds to `top`, with exact scores, and returns how many rows it found.
+/// Offers what the graph finds to `top`, with exact scores, and returns how many rows it found. That
+/// is all there are when it is fewer than `k` and the search has `allowed` rows.
 pub fn search_graph(
     sealed: &Sealed,
     graph: &ColumnGraph,
-    search: &GraphSearch<'_>,
+    search: &SegmentSearch<'_>,
     top: &mut TopK,
 ) -> usize {
-    let deleted = sealed.tombstones.deleted();
-    // Deleted nodes are walked but not kept; a little more is kept on the way to make up for them.
-    let rows = u64::from(sealed.rows().max(1));
-    let ef_search = search.ef_search as u64 * rows / (rows - deleted.min(rows - 1));
-    let ef_search = (ef_search as usize).max(search.k + search.k / 8 + 4);
-    // The walk ranks by codes: more than k leave the exact order to the re-score.
-    let finalists = REFINE_FACTOR * search.k + REFINE_EXTRA;
-    let mut found = Vec::with_capacity(finalists.min(ef_search));
-    let take = |id: u32| {
-        let row = graph.row(id);
-        if sealed.tombstones.is_live(row, search.sequence) {
-            found.push(row);
-            if let Some(vector) = sealed.vector(search.column, row) {
-                prefetch_bytes(vector);
-            }
-        }
-        found.len() < finalists
-    };
-    match &graph.codes {
-        Some(codes) => graph.graph.search(&codes.ranker(search.vector), ef_search, take),
+    let found = match &graph.codes {
+        Some(codes) => find(sealed, graph, search, &codes.ranker(search.vector)),
         None => {
             let (query, column) = (search.query, search.column);
-            graph.graph.search(&RowRanker { sealed, graph, query, column }, ef_search, take);
+            find(sealed, graph, search, &RowRanker { sealed, graph, query, column })
         }
-    }
+    };
     for row in &found {
         let stored = sealed.vector(search.column, *row);
         let score = stored.and_then(|vector| search.query.distance(vector));
@@ -103,59 +90,121 @@ pub fn search_graph(
     found.len()
 }
 
-/// Offers every live row of a run that has a vector in the column to `top`. `place` is the segment's
-/// place in the snapshot and the row number of the run's first row.
+/// The rows that are nearest by their ranks. The walk ranks by codes: more than k leave the exact order
+/// to the re-score.
+fn find(
+    sealed: &Sealed,
+    graph: &ColumnGraph,
+    search: &SegmentSearch<'_>,
+    ranker: &impl Ranker,
+) -> Vec<u32> {
+    let finalists = finalists(search.k, search.refine_k);
+    let ef = graph.recall.candidates(search.effort, search.k);
+    let mut found = Vec::with_capacity(finalists.min(ef));
+    let mut take = |id: u32| {
+        let row = graph.row(id);
+        if sealed.tombstones.is_live(row, search.sequence) {
+            found.push(row);
+            if let Some(vector) = sealed.vector(search.column, row) {
+                prefetch_bytes(vector);
+            }
+        }
+        found.len() < finalists
+    };
+    // Deleted nodes are walked but not kept; a little more is kept on the way to make up for them.
+    let rows = u64::from(sealed.rows().max(1));
+    let deleted = sealed.tombstones.deleted().min(rows - 1);
+    let ef = (ef as u64 * rows / (rows - deleted)) as usize;
+    let ef = ef.max(search.k + search.k / 8 + 4);
+    let Some(allowed) = search.allowed else {
+        graph.graph.search(ranker, ef, take);
+        return found;
+    };
+    if allowed.len() > SCAN_STEPS * ef * graph.graph.width() {
+        let seeds: Vec<u32> = allowed.spread(SEEDS).filter_map(|row| graph.id(row)).collect();
+        let admits = |id: u32| allowed.contains(graph.row(id));
+        graph.graph.search_admitted(ranker, ef, &seeds, admits, &mut take);
+        let share = allowed.len() as f64 / graph.graph.len().max(1) as f64;
+        if found.len() >= search.k && !is_far(sealed, graph, search, &found, share) {
+            return found;
+        }
+    }
+    // Few enough to look at each, or too far away for a walk.
+    let mut nearest = Shortlist::new(finalists);
+    let mut ranks = Vec::with_capacity(RUN);
+    // One run is on its way from memory while the one before it is ranked.
+    let (mut run, mut before) = (Vec::with_capacity(RUN), Vec::with_capacity(RUN));
+    let mut look = |run: &[u32]| {
+        ranker.rank(run, &mut ranks);
+        nearest.offer(run, &ranks);
+    };
+    for row in allowed.iter() {
+        if deleted > 0 && !sealed.tombstones.is_live(row, search.sequence) {
+            continue;
+        }
+        let Some(id) = graph.id(row) else { continue };
+        ranker.prefetch(id);
+        run.push(id);
+        if run.len() == RUN {
+            look(&before);
+            std::mem::swap(&mut run, &mut before);
+            run.clear();
+        }
+    }
+    look(&before);
+    look(&run);
+    nearest.into_sorted().into_iter().map(|(_, id)| graph.row(id)).collect()
+}
+
+/// True when what was found is farther away than neighbours are.
+fn is_far(
+    sealed: &Sealed,
+    graph: &ColumnGraph,
+    search: &SegmentSearch<'_>,
+    found: &[u32],
+    share: f64,
+) -> bool {
+    let last = found.get(search.k - 1).and_then(|row| sealed.vector(search.column, *row));
+    let score = last.and_then(|vector| search.query.distance(vector));
+    score.is_none_or(|score| graph.recall.is_far(score, search.k, share))
+}
+
+/// Offers every allowed live row of a run that has a vector in the column to `top`.
 fn scan_rows(
-    query: &Query,
     rows: &Rows,
-    column: usize,
+    first_row: u32,
     marks: &[AtomicU64],
-    sequence: u64,
-    place: (u32, u32),
+    search: &SegmentSearch<'_>,
     top: &mut TopK,
 ) {
-    if let Some(column) = rows.columns.get(column) {
+    if let Some(column) = rows.columns.get(search.column) {
         let target = ScanTarget {
             keys: &rows.keys,
             vectors: &column.data,
             vector_bytes: column.vector_bytes,
             present: column.present.as_ref(),
             marks,
-            sequence,
-            place,
+            sequence: search.sequence,
+            allowed: search.allowed,
+            place: (search.segment, first_row),
         };
-        scan(query, &target, top);
+        scan(search.query, &target, top);
     }
 }
 
-/// Offers every live row of a growing segment, the `segment`-th of its snapshot.
-pub fn scan_growing(
-    view: &GrowingView,
-    query: &Query,
-    column: usize,
-    sequence: u64,
-    segment: u32,
-    top: &mut TopK,
-) {
+/// Offers every allowed live row of a growing segment.
+pub fn scan_growing(view: &GrowingView, search: &SegmentSearch<'_>, top: &mut TopK) {
     for block in &view.blocks {
-        let marks = block.tombstones.marks();
-        scan_rows(query, &block.rows, column, marks, sequence, (segment, block.first_row), top);
+        scan_rows(&block.rows, block.first_row, block.tombstones.marks(), search, top);
     }
 }
 
-/// Offers every live row of a sealed segment, the `segment`-th of its snapshot.
-pub fn scan_sealed(
-    sealed: &Sealed,
-    query: &Query,
-    column: usize,
-    sequence: u64,
-    segment: u32,
-    top: &mut TopK,
-) {
+/// Offers every allowed live row of a sealed segment.
+pub fn scan_sealed(sealed: &Sealed, search: &SegmentSearch<'_>, top: &mut TopK) {
     for (first_row, rows) in sealed.blocks() {
         let first = first_row as usize;
         if let Some(marks) = sealed.tombstones.marks().get(first..first + rows.len()) {
-            scan_rows(query, rows, column, marks, sequence, (segment, first_row), top);
+            scan_rows(rows, first_row, marks, search, top);
         }
     }
 }

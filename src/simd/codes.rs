@@ -5,9 +5,8 @@
 
 use super::SimdLevel;
 use super::lanes::Line;
+use super::memory::{LINE_BYTES, large_vec, prefetch};
 
-/// Bytes of a line.
-const LINE_BYTES: usize = size_of::<Line>();
 /// Highest dimension of a code row: up to here no sum of products leaves 32 bits.
 pub const CODE_DIMENSION_MAX: usize = i32::MAX as usize / (255 * 128);
 
@@ -15,13 +14,14 @@ pub const CODE_DIMENSION_MAX: usize = i32::MAX as usize / (255 * 128);
 pub struct CodeRows {
     lines: Vec<Line>,
     lines_per_row: usize,
+    dimension: usize,
 }
 
 impl CodeRows {
     /// Room for `rows` rows of `dimension` codes, without any yet.
     pub fn with_capacity(dimension: usize, rows: usize) -> Self {
         let lines_per_row = dimension.div_ceil(LINE_BYTES).max(1);
-        CodeRows { lines: Vec::with_capacity(lines_per_row * rows), lines_per_row }
+        CodeRows { lines: large_vec(lines_per_row * rows), lines_per_row, dimension }
     }
 
     /// Appends a row of `dimension` codes.
@@ -72,19 +72,6 @@ fn unsigned(code: i8) -> u8 {
     code.cast_unsigned() ^ 0x80
 }
 
-/// Asks the CPU to fetch the cache line of a value.
-#[inline(always)]
-pub fn prefetch<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing and faults nowhere, and SSE is part of x86-64.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
-}
-
 /// What is summed over the codes of two rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeMeasure {
@@ -97,6 +84,7 @@ pub enum CodeMeasure {
 /// A query's codes, ready to be compared with rows.
 pub struct CodeQuery {
     kernel: Kernel,
+    measure: CodeMeasure,
     /// As the kernel wants them.
     lines: Box<[Line]>,
     /// What a kernel's sum has too much.
@@ -146,7 +134,50 @@ impl CodeQuery {
             CodeMeasure::Products => codes.iter().map(|code| 128 * i32::from(*code)).sum(),
             CodeMeasure::Absolutes => 0,
         };
-        CodeQuery { kernel, lines: bytes.chunks(LINE_BYTES).map(line).collect(), excess }
+        CodeQuery { kernel, measure, lines: bytes.chunks(LINE_BYTES).map(line).collect(), excess }
+    }
+
+    /// Makes a row of `rows`, which are of the dimension this query was made with, the query.
+    ///
+    /// # Panics
+    ///
+    /// When `row` is not below `rows.len()`.
+    pub fn set_row(&mut self, rows: &CodeRows, row: u32) {
+        let mut left = rows.dimension;
+        let mut sum = 0i32;
+        let mut own = self.lines.iter_mut();
+        for line in rows.row(row) {
+            let count = left.min(LINE_BYTES);
+            left -= count;
+            let mut codes = line.0.map(|byte| (byte ^ 0x80).cast_signed());
+            codes[count..].fill(0);
+            sum += codes.iter().map(|code| i32::from(*code)).sum::<i32>();
+            match self.kernel {
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx2Products(_) => {
+                    for half in codes.as_chunks::<{ LINE_BYTES / 2 }>().0 {
+                        let Some(own) = own.next() else { break };
+                        let wide = own.0.as_chunks_mut().0.iter_mut();
+                        wide.zip(half).for_each(|(w, code)| *w = i16::from(*code).to_ne_bytes());
+                    }
+                }
+                #[cfg(target_arch = "x86_64")]
+                Kernel::VnniProducts(_) => own
+                    .next()
+                    .into_iter()
+                    .for_each(|own| own.0 = codes.map(|code| code.cast_unsigned())),
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx2Absolutes(_) => own.next().into_iter().for_each(|own| *own = *line),
+                Kernel::Products => own
+                    .next()
+                    .into_iter()
+                    .for_each(|own| own.0 = codes.map(|code| code.cast_unsigned())),
+                Kernel::Absolutes => own.next().into_iter().for_each(|own| *own = *line),
+            }
+        }
+        if self.measure == CodeMeasure::Products {
+            self.excess = 128 * sum;
+        }
     }
 
     /// Measures rows, one sum for each id.
@@ -439,6 +470,15 @@ mod tests {
                     let expected: Vec<i32> =
                         ids.iter().map(|id| sum(*id, &|a, b| (a - b).abs())).collect();
                     assert_eq!(out, expected, "absolutes of {dimension} at {level:?}");
+                }
+                for measure in [CodeMeasure::Products, CodeMeasure::Absolutes] {
+                    let mut own = CodeQuery::with_level(level, measure, &query);
+                    own.set_row(&rows, 5);
+                    let (mut by_row, mut by_codes) = (vec![0; 11], vec![0; 11]);
+                    own.measure(&rows, &ids[..11], &mut by_row);
+                    let other = CodeQuery::with_level(level, measure, &codes[5]);
+                    other.measure(&rows, &ids[..11], &mut by_codes);
+                    assert_eq!(by_row, by_codes, "{measure:?} of {dimension} at {level:?}");
                 }
             }
         }

@@ -8,6 +8,7 @@
 //! - `element`: how stored bytes become numbers; `kernel`: what is summed and how a sum is a score.
 //! - `bits`: the bit types, which share none of that.
 //! - `codes`: 8-bit codes of vectors, compared in integers; they rank and do not score.
+//! - `memory`: prefetches and large pages.
 //!
 //! A row's score depends on the bytes of the row and of the query only. It is bit for bit the same
 //! in a batch and alone, wherever the row lies; it may differ in its last digits between CPUs.
@@ -27,11 +28,13 @@ mod codes;
 mod element;
 mod kernel;
 mod lanes;
+mod memory;
 mod portable;
 #[cfg(test)]
 mod tests;
 
-pub use codes::{CODE_DIMENSION_MAX, CodeMeasure, CodeQuery, CodeRows, prefetch};
+pub use codes::{CODE_DIMENSION_MAX, CodeMeasure, CodeQuery, CodeRows};
+pub use memory::{large_vec, prefetch, prefetch_bytes};
 use portable::Portable;
 
 /// Instruction sets the kernels can use, best first.

@@ -1,0 +1,203 @@
+//! Distances between the rows of a column, which a graph is built by.
+
+use super::codes::Codes;
+use super::graph::Ranker;
+use crate::schema::{Metric, VectorColumn};
+use crate::simd::{CodeQuery, Query, prefetch_bytes};
+
+/// The vectors that the nodes of a graph stand for.
+pub trait Vectors: Sync {
+    /// Nodes; their ids are 0 to `count() - 1`.
+    fn count(&self) -> usize;
+
+    /// The stored vector of a node.
+    fn vector(&self, node: u32) -> &[u8];
+}
+
+/// A symmetric distance between nodes.
+///
+/// The inner product is none: rows would link to the longest rows only, and most would be linked to by
+/// nobody. Each vector is given one more dimension, which fills its length up to that of the longest;
+/// then inner products with a query, which has zero there, rank as distances do (Bachrach et al.,
+/// "Speeding up the Xbox recommender system", 2014).
+pub trait Space: Sync {
+    /// A node that others are compared with.
+    type Center: Send;
+
+    /// Nodes.
+    fn count(&self) -> usize;
+
+    /// Some center; [`Space::set`] makes it one of a node.
+    fn center(&self) -> Self::Center;
+
+    /// Makes a node the center.
+    fn set(&self, center: &mut Self::Center, node: u32);
+
+    /// Replaces `ranks` by one rank for each id, smaller for nearer, never NaN. Ranks of different
+    /// centers can be compared.
+    fn rank(&self, center: &Self::Center, ids: &[u32], ranks: &mut Vec<f32>);
+
+    /// Asks the CPU for what ranking an id will read.
+    fn prefetch(&self, id: u32);
+}
+
+/// Ranks by the distance to a center.
+pub(super) struct Around<'a, S: Space> {
+    pub space: &'a S,
+    pub center: &'a S::Center,
+}
+
+impl<S: Space> Ranker for Around<'_, S> {
+    #[inline(always)]
+    fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
+        self.space.rank(self.center, ids, ranks);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, id: u32) {
+        self.space.prefetch(id);
+    }
+}
+
+/// Distances between codes.
+pub struct CodeSpace<'a> {
+    codes: &'a Codes,
+    squares: Vec<f32>,
+    /// The added dimension, for inner products.
+    lifts: Vec<f32>,
+}
+
+/// A node's codes.
+pub struct CodeCenter {
+    query: CodeQuery,
+    square: f32,
+    lift: f32,
+}
+
+impl<'a> CodeSpace<'a> {
+    /// The space of these codes, which are of these vectors.
+    pub fn new(codes: &'a Codes, column: &VectorColumn, vectors: &impl Vectors) -> Self {
+        let mut space = CodeSpace { codes, squares: Vec::new(), lifts: Vec::new() };
+        if column.metric != Metric::Manhattan {
+            space.squares = codes.squares_of_all();
+        }
+        if column.metric == Metric::InnerProduct {
+            let step = codes.step();
+            space.lifts = lifts(column, vectors).into_iter().map(|lift| lift / step).collect();
+        }
+        space
+    }
+}
+
+impl Space for CodeSpace<'_> {
+    type Center = CodeCenter;
+
+    fn count(&self) -> usize {
+        self.codes.len()
+    }
+
+    fn center(&self) -> CodeCenter {
+        CodeCenter { query: self.codes.row_query(), square: 0.0, lift: 0.0 }
+    }
+
+    #[inline]
+    fn set(&self, center: &mut CodeCenter, node: u32) {
+        center.query.set_row(self.codes.rows(), node);
+        center.square = self.squares.get(node as usize).copied().unwrap_or(0.0);
+        center.lift = self.lifts.get(node as usize).copied().unwrap_or(0.0);
+    }
+
+    #[inline]
+    fn rank(&self, center: &CodeCenter, ids: &[u32], ranks: &mut Vec<f32>) {
+        match self.squares.is_empty() {
+            true => self.codes.rank(&center.query, 0.0, 1.0, &[], ids, ranks),
+            false => self.codes.rank(&center.query, center.square, -2.0, &self.squares, ids, ranks),
+        }
+        if !self.lifts.is_empty() {
+            for (rank, id) in ranks.iter_mut().zip(ids) {
+                *rank += (center.lift - self.lifts[*id as usize]).powi(2);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, id: u32) {
+        self.codes.prefetch(id);
+        if let Some(square) = self.squares.get(id as usize) {
+            crate::simd::prefetch(square);
+        }
+    }
+}
+
+/// Distances between stored vectors.
+pub struct RowSpace<'a, V> {
+    vectors: &'a V,
+    column: &'a VectorColumn,
+    /// The added dimension, for inner products.
+    lifts: Vec<f32>,
+}
+
+/// A node's vector.
+pub struct RowCenter {
+    query: Option<Query>,
+    lift: f32,
+}
+
+impl<'a, V: Vectors> RowSpace<'a, V> {
+    /// The space of these vectors.
+    pub fn new(column: &'a VectorColumn, vectors: &'a V) -> Self {
+        let is_product = column.metric == Metric::InnerProduct;
+        let lifts = if is_product { lifts(column, vectors) } else { Vec::new() };
+        RowSpace { vectors, column, lifts }
+    }
+}
+
+impl<V: Vectors> Space for RowSpace<'_, V> {
+    type Center = RowCenter;
+
+    fn count(&self) -> usize {
+        self.vectors.count()
+    }
+
+    fn center(&self) -> RowCenter {
+        RowCenter { query: None, lift: 0.0 }
+    }
+
+    fn set(&self, center: &mut RowCenter, node: u32) {
+        center.query = query_of(self.column, self.vectors.vector(node));
+        center.lift = self.lifts.get(node as usize).copied().unwrap_or(0.0);
+    }
+
+    fn rank(&self, center: &RowCenter, ids: &[u32], ranks: &mut Vec<f32>) {
+        ranks.clear();
+        ranks.extend(ids.iter().map(|id| {
+            let query = center.query.as_ref();
+            let score = query.and_then(|query| query.distance(self.vectors.vector(*id)));
+            let lift = self.lifts.get(*id as usize).map_or(0.0, |lift| lift * center.lift);
+            score.map(|s| s - lift).filter(|s| !s.is_nan()).unwrap_or(f32::INFINITY)
+        }));
+    }
+
+    #[inline]
+    fn prefetch(&self, id: u32) {
+        prefetch_bytes(self.vectors.vector(id));
+    }
+}
+
+fn query_of(column: &VectorColumn, vector: &[u8]) -> Option<Query> {
+    Query::new(column.element, column.metric, column.dimension, vector)
+}
+
+/// What is missing of each vector's length to the length of the longest, as another dimension.
+fn lifts(column: &VectorColumn, vectors: &impl Vectors) -> Vec<f32> {
+    // The score of an inner product is its negative.
+    let square = |node| -> Option<f32> {
+        let vector = vectors.vector(node);
+        query_of(column, vector)?.distance(vector).map(|score| -score)
+    };
+    let mut squares: Vec<f32> =
+        (0..vectors.count() as u32).map(|node| square(node).unwrap_or(0.0)).collect();
+    squares.iter_mut().filter(|square| !square.is_finite()).for_each(|square| *square = 0.0);
+    let longest = squares.iter().copied().fold(0.0, f32::max);
+    squares.into_iter().map(|square| (longest - square).max(0.0).sqrt()).collect()
+}

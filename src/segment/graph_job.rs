@@ -1,0 +1,62 @@
+//! Building and writing the graph of one index column.
+
+use std::path::PathBuf;
+
+use super::sealed::{ColumnVectors, SegmentContext};
+use crate::error::{Error, Result};
+use crate::index::{
+    BuildParams, BuildRun, CodeSpace, Codes, GraphBuilder, RowSpace, Space, Vectors, measure_recall,
+};
+use crate::native::{GraphFile, GraphParams, HnswLinks};
+use crate::schema::{RecallCurve, VectorColumn};
+use crate::storage::ChecksumWriter;
+
+/// A graph to be built.
+pub(super) struct GraphJob<'a> {
+    pub context: &'a SegmentContext,
+    pub column: &'a VectorColumn,
+    pub params: GraphParams,
+    pub vectors: ColumnVectors<'a>,
+    /// The graph to extend: over the first of the vectors.
+    pub base: Option<&'a HnswLinks<'a>>,
+    pub path: PathBuf,
+    pub run: BuildRun<'a>,
+}
+
+impl GraphJob<'_> {
+    /// Links the vectors, measures what searches find, and writes the file, which is yet to be
+    /// finished.
+    pub fn build(&self) -> Result<(ChecksumWriter, RecallCurve)> {
+        match Codes::new(self.column, self.vectors.iter()) {
+            Some(codes) => {
+                let space = CodeSpace::new(&codes, self.column, &self.vectors);
+                self.build_in(&space, Some(&codes))
+            }
+            None => self.build_in(&RowSpace::new(self.column, &self.vectors), None),
+        }
+    }
+
+    fn build_in(
+        &self,
+        space: &impl Space,
+        codes: Option<&Codes>,
+    ) -> Result<(ChecksumWriter, RecallCurve)> {
+        let density = BuildParams {
+            max_neighbor_count: self.params.max_neighbor_count,
+            ef_construction: self.params.ef_construction,
+        };
+        let builder = GraphBuilder::new(space, density, self.base);
+        let first = self.base.map_or(0, |base| base.levels().len()) as u32;
+        let nodes: Vec<u32> = (first..self.vectors.count() as u32).collect();
+        if !builder.link(&nodes, &self.run) {
+            return Err(Error::Stopping);
+        }
+        let recall = measure_recall(&builder, self.column, &self.vectors, codes, &self.run);
+        let graph =
+            GraphFile { params: &self.params, levels: builder.levels(), entry: builder.entry() };
+        let mut file = ChecksumWriter::create(&*self.context.disk, &self.path)?;
+        let written = graph.write(&mut file, builder.all_links(), self.vectors.iter())?;
+        written.map_err(|e| Error::io("write", &self.path, &e))?;
+        Ok((file, recall))
+    }
+}
