@@ -27,9 +27,9 @@ check: ## Format, lints, dependency policy, house rules, documentation
 	cargo test --locked --test tidy
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-bench: ## Micro-benchmarks
+bench: ## Load, recall, QPS and latency of the release build, in bench-results/
 	@scripts/setup.sh build
-	cargo bench --locked
+	cargo run --release --locked -- bench
 
 venv: ## The Python environment of tests and examples, in .venv
 	@scripts/setup.sh test

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
+    &["bench"],
     &["telemetry", "server"],
     &["database"],
     &["collection"],

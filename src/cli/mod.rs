@@ -2,6 +2,7 @@
 //!
 //! 0 means done, 1 that the command failed (or `verify` found faults), 2 that it could not be run as asked.
 
+mod bench;
 mod health;
 mod serve;
 mod signals;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::BenchArgs;
 use crate::config::{Flag, Sources};
 
 /// A gRPC vector database: vectors in, nearest neighbours out, nothing lost.
@@ -31,6 +33,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Ask a running server whether it is ready.
     Health(HealthArgs),
+    /// Measure speed, recall, memory and start-up with vectors of known difficulty.
+    Bench(BenchArgs),
 }
 
 /// Arguments of `voisin serve`. Flags win over the environment, which wins over the file.
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 

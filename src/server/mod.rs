@@ -3,6 +3,7 @@
 //!
 //! [`serve`] takes bound listeners and a shutdown future, so that its caller owns port and end.
 
+pub mod client;
 mod convert;
 mod http;
 mod limits;
