@@ -13,6 +13,7 @@ mod server;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ pub use report::{Point, Report};
 
 use crate::schema::{ElementType, Metric};
 use crate::server::client::{Client, ClientError, FloatCollection, PreparedQuery};
+use crate::server::load::WireQueries;
 use crate::simd::Query;
 use server::Server;
 
@@ -37,6 +39,8 @@ const TRUTH_ROWS: usize = 4_096;
 const QUIET: Duration = Duration::from_secs(4);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// Queries between those that two clients begin with.
+const APART: usize = 131;
 /// Latest end of indexing.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(3_600);
 
@@ -431,21 +435,14 @@ async fn drive(
     seconds: f64,
 ) -> Result<Figures> {
     let mut tasks = tokio::task::JoinSet::new();
-    let queries: std::sync::Arc<[PreparedQuery]> = queries.into();
+    let queries = Arc::new(WireQueries::new(address, queries));
     for id in 0..clients {
-        let mut client = Client::connect(address).await?;
         let queries = queries.clone();
         tasks.spawn(async move {
-            let mut latencies = Vec::new();
-            let started = Instant::now();
-            let mut next = id * 131;
-            while started.elapsed().as_secs_f64() < seconds {
-                let sent = Instant::now();
-                client.query(&queries[next % queries.len()]).await?;
-                latencies.push(sent.elapsed().as_secs_f64() * 1e6);
-                next += 1;
-            }
-            Result::Ok(latencies)
+            queries
+                .ask(id * APART, Duration::from_secs_f64(seconds))
+                .await
+                .map_err(BenchError::from)
         });
     }
     let mut all = Vec::new();

@@ -202,7 +202,6 @@ impl HnswGraph {
             upper: Vec::new(),
             entry: source.entry().unwrap_or(0),
         };
-        graph.links.resize(nodes * graph.width, NONE);
         let top = usize::from(source.levels().iter().copied().max().unwrap_or(1));
         for level in 1..top {
             let reaches = |node: &u32| usize::from(source.levels()[*node as usize]) > level;
@@ -222,10 +221,10 @@ impl HnswGraph {
         }
         for list in source.lists() {
             match list.level.checked_sub(1) {
+                // Row after row: each place is written once.
                 None => {
-                    let start = list.row as usize * graph.width;
-                    let own = &mut graph.links[start..start + graph.width];
-                    own.iter_mut().zip(list.links()).for_each(|(place, link)| *place = link);
+                    graph.links.extend(list.links());
+                    graph.links.resize((list.row as usize + 1) * graph.width, NONE);
                 }
                 Some(level) => {
                     let upper = &mut graph.upper[level];

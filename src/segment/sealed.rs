@@ -279,21 +279,19 @@ fn open_graph(
     else {
         return Err(Error::damaged(&path, 0, "a graph of a column that has no graphs"));
     };
-    let bytes = map_verified(context, folder, &entry.file)?;
-    let links = read_links(&bytes, &params).map_err(|e| e.in_file(&path))?;
     let vectors = ColumnVectors::new(rows, position);
-    if links.levels().len() != vectors.count() {
-        let detail = format!("{} nodes for {} vectors", links.levels().len(), vectors.count());
-        return Err(Error::damaged(&path, 0, detail));
-    }
-    let codes = Codes::new(column, vectors.iter());
+    let read_graph = || -> Result<HnswGraph> {
+        let bytes = map_verified(context, folder, &entry.file)?;
+        let links = read_links(&bytes, &params).map_err(|e| e.in_file(&path))?;
+        if links.levels().len() != vectors.count() {
+            let (nodes, count) = (links.levels().len(), vectors.count());
+            return Err(Error::damaged(&path, 0, format!("{nodes} nodes for {count} vectors")));
+        }
+        Ok(HnswGraph::new(&links))
+    };
+    let (graph, codes) = rayon::join(read_graph, || Codes::new(column, vectors.iter()));
     let row_of_id = vectors.row_of_id;
-    Ok(ColumnGraph {
-        graph: HnswGraph::new(&links),
-        codes,
-        recall: entry.recall.clone(),
-        row_of_id,
-    })
+    Ok(ColumnGraph { graph: graph?, codes, recall: entry.recall.clone(), row_of_id })
 }
 
 /// The vectors of an index column, numbered as the nodes of its graph are.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message;
 use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
@@ -25,6 +26,12 @@ const BUSY_STATES: [i32; 2] = [2, 3];
 pub struct ClientError(String);
 
 type Result<T> = std::result::Result<T, ClientError>;
+
+impl ClientError {
+    pub(super) fn new(words: String) -> Self {
+        ClientError(words)
+    }
+}
 
 impl From<tonic::Status> for ClientError {
     fn from(status: tonic::Status) -> Self {
@@ -91,6 +98,12 @@ impl PreparedQuery {
     }
 }
 
+impl PreparedQuery {
+    pub(super) fn encoded(&self) -> Vec<u8> {
+        self.0.encode_to_vec()
+    }
+}
+
 /// The name of the one column.
 const COLUMN: &str = "v";
 
@@ -107,6 +120,15 @@ fn check(status: Option<proxima::Status>) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// The keys of an answer to one query vector, nearest first.
+pub(super) fn keys_of(reply: proxima::QueryResponse) -> Result<Vec<u64>> {
+    check(reply.status)?;
+    let first = reply.results.into_iter().next();
+    Ok(first.map_or_else(Vec::new, |result| {
+        result.documents.iter().map(|document| document.primary_key).collect()
+    }))
 }
 
 impl Client {
@@ -192,12 +214,7 @@ impl Client {
 
     /// The keys of the nearest rows, nearest first.
     pub async fn query(&mut self, query: &PreparedQuery) -> Result<Vec<u64>> {
-        let reply = self.proxima.query(query.0.clone()).await?.into_inner();
-        check(reply.status)?;
-        let first = reply.results.into_iter().next();
-        Ok(first.map_or_else(Vec::new, |result| {
-            result.documents.iter().map(|document| document.primary_key).collect()
-        }))
+        keys_of(self.proxima.query(query.0.clone()).await?.into_inner())
     }
 
     /// The segments of a collection.

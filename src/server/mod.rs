@@ -7,6 +7,7 @@ pub mod client;
 mod convert;
 mod http;
 mod limits;
+pub mod load;
 mod native;
 mod proxima;
 mod status;
