@@ -14,11 +14,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::config::ComputeConfig;
 use crate::error::{Error, Result};
+use crate::memory::MemoryLimit;
 
 /// How long a search thread waits for work before it ends; the next search starts it again.
 const KEEP_ALIVE: Duration = Duration::from_secs(600);
 
-/// The pools of a database.
+/// The pools of a database, and the bound on its memory.
 #[derive(Debug)]
 pub struct Compute {
     search: Option<Runtime>,
@@ -29,6 +30,7 @@ pub struct Compute {
     build: ThreadPool,
     search_permits: Arc<Semaphore>,
     search_queue_max: u32,
+    memory: MemoryLimit,
 }
 
 fn threads(configured: u32) -> usize {
@@ -62,7 +64,7 @@ fn yield_to_others(_: usize) {
 
 impl Compute {
     /// Starts the pools.
-    pub fn new(config: &ComputeConfig) -> Result<Self> {
+    pub fn new(config: &ComputeConfig, memory_bytes_max: u64) -> Result<Self> {
         let search_threads = threads(config.search_threads);
         let search = tokio::runtime::Builder::new_current_thread()
             .max_blocking_threads(search_threads)
@@ -80,7 +82,13 @@ impl Compute {
             build: pool("build", threads(config.build_threads), yield_to_others)?,
             search_permits: Arc::new(Semaphore::new(config.search_queue_max.max(1) as usize)),
             search_queue_max: config.search_queue_max,
+            memory: MemoryLimit::new(memory_bytes_max),
         })
+    }
+
+    /// The bound on memory.
+    pub fn memory(&self) -> &MemoryLimit {
+        &self.memory
     }
 
     /// The threads that build indexes.

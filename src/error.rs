@@ -185,6 +185,22 @@ pub enum Error {
     },
 
     // ----- A retry can help -----
+    /// What a caller asks for would take more memory than the process may have.
+    #[error(
+        "{what} would take {bytes} bytes beyond the {used} in use, more than the limit of {limit} (setting {setting}); delete rows, drop collections or raise the limit"
+    )]
+    OutOfMemory {
+        /// What would grow.
+        what: &'static str,
+        /// By how much, roughly.
+        bytes: u64,
+        /// Memory in use.
+        used: u64,
+        /// The limit.
+        limit: u64,
+        /// The configuration key.
+        setting: &'static str,
+    },
     /// A bounded queue is full.
     #[error("busy: {what} is full at {limit} (setting {setting}); try again")]
     Busy {

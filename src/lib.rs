@@ -15,6 +15,7 @@ pub mod database;
 pub mod error;
 pub mod index;
 pub mod manifest;
+pub mod memory;
 pub mod native;
 pub mod query;
 pub mod schema;

@@ -19,6 +19,7 @@ const LAYERS: &[&[&str]] = &[
     &["storage"],
     &["native"],
     &["simd", "compute"],
+    &["memory"],
     &["schema"],
     &["config"],
     &["error", "ids"],

@@ -191,7 +191,7 @@ pub async fn run(args: &BenchArgs) -> Result<Report> {
         measure(args, &address, &mut client, &job, &mut report).await?;
     }
     if let Some(mut server) = own {
-        report.memory = server.memory()?;
+        report.memory = server.memory();
         report.disk_bytes = server.disk_bytes();
         let started = Instant::now();
         server.kill_and_restart()?;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::data::Vectors;
 use super::filtered::FilteredPoint;
 use super::{BenchArgs, BenchError, Result};
+use crate::memory::Memory;
 use crate::schema::Metric;
 
 /// Pixels of the plot.
@@ -29,15 +30,6 @@ pub struct Point {
     pub p50_us: f64,
     /// Latency that 99 of 100 queries stay below, in microseconds.
     pub p99_us: f64,
-}
-
-/// Resident memory in bytes.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Memory {
-    /// Not backed by files.
-    pub anonymous: u64,
-    /// All of it; mapped files count while they are in memory.
-    pub resident: u64,
 }
 
 /// Everything a run showed. Times are seconds from the first row sent.

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::report::Memory;
 use super::{BenchError, Result};
+use crate::memory::Memory;
 
 /// A server of our own; it ends with this value.
 pub(super) struct Server {
@@ -36,17 +36,8 @@ impl Server {
     }
 
     /// Resident memory now, where the system tells.
-    pub fn memory(&self) -> Result<Option<Memory>> {
-        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
-        else {
-            return Ok(None);
-        };
-        let field = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1_024)
-        };
-        let pair = field("RssAnon:").zip(field("VmRSS:"));
-        Ok(pair.map(|(anonymous, resident)| Memory { anonymous, resident }))
+    pub fn memory(&self) -> Option<Memory> {
+        Memory::of(Some(self.child.id()))
     }
 
     /// Bytes of the data folder's files.

@@ -203,6 +203,7 @@ impl Collection {
         let Some(sources) = sources else {
             return Err(Error::internal("a segment to be merged is not in the manifest"));
         };
+        self.admit_merge(&sources)?;
         let (id, sequence) = self.begin_build()?;
         let plan = BuildPlan {
             id,
@@ -224,6 +225,19 @@ impl Collection {
             "segments merged"
         );
         Ok(())
+    }
+
+    /// Refuses a merge whose codes and links would not fit: old and new ones are held side by side
+    /// until the new segment is shown, and the links once more while they are made.
+    fn admit_merge(&self, sources: &[MergeSource]) -> Result<()> {
+        let row_bytes = self.schema.columns.iter().map(|column| match column.index {
+            IndexKind::Flat => 0,
+            IndexKind::Hnsw { max_neighbor_count, .. } => {
+                u64::from(column.dimension) + 4 * 2 * 2 * u64::from(max_neighbor_count)
+            }
+        });
+        let rows: u64 = sources.iter().map(|source| u64::from(source.rows())).sum();
+        self.compute.memory().admit("merging segments", rows * row_bytes.sum::<u64>())
     }
 
     fn build_run(&self) -> BuildRun<'_> {

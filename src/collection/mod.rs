@@ -25,7 +25,7 @@ use crate::manifest::Manifest;
 use crate::query::{
     Hit, KnnReply, Place, QueryProfile, ReplyLimits, RowFilter, View, execute, is_short,
 };
-use crate::schema::{CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawWrite};
+use crate::schema::{Change, CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawWrite};
 use crate::segment::{ForwardStore, SegmentContext};
 use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
@@ -37,6 +37,8 @@ use writer::{PendingWrite, WriteQueue, Writer};
 pub use stats::{CollectionStats, SegmentState, SegmentStats};
 pub use writer::WriteOutcome;
 
+/// Bytes of memory that a row takes beside its values: key, place and delete mark, roughly.
+const ROW_BYTES: u64 = 64;
 /// Longest context text of an LSN, in bytes.
 const LSN_CONTEXT_BYTES_MAX: usize = 4_096;
 /// Looks without a write in between after which a collection counts as lying still.
@@ -258,6 +260,15 @@ impl Collection {
             if got != self.magic_number {
                 return Err(Error::MagicNumberMismatch { got, expected: self.magic_number });
             }
+        }
+        // Deletes grow nothing to speak of: they are what makes room.
+        let grows = rows.iter().filter_map(|row| match &row.change {
+            Change::Insert(document) | Change::Update(document) => Some(document),
+            Change::Delete => None,
+        });
+        let bytes: u64 = grows.map(|document| ROW_BYTES + document.memory_bytes()).sum();
+        if bytes > 0 {
+            self.compute.memory().admit("writing these rows", bytes)?;
         }
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Error::Busy {
             what: "the queue of writes",

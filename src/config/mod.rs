@@ -170,6 +170,8 @@ pub struct LimitsConfig {
     pub query_results_max: u32,
     /// Most bytes one query's reply may take, forward values and their names included.
     pub reply_bytes_max: u64,
+    /// Memory beyond which nothing grows; 0 for 80% of what the machine has.
+    pub memory_bytes_max: u64,
 }
 
 impl Default for LimitsConfig {
@@ -183,6 +185,7 @@ impl Default for LimitsConfig {
             query_vectors_max: 16_384,
             query_results_max: 1_000_000,
             reply_bytes_max: 256 << 20,
+            memory_bytes_max: 0,
         }
     }
 }

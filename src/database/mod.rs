@@ -91,7 +91,7 @@ impl Database {
             config.storage.forward_cache_bytes,
         )?;
         let database = Arc::new(Database {
-            compute: Arc::new(Compute::new(&config.compute)?),
+            compute: Arc::new(Compute::new(&config.compute, config.limits.memory_bytes_max)?),
             config: Arc::new(config.clone()),
             magic_number: new_magic_number(),
             catalog: RwLock::default(),

@@ -175,6 +175,16 @@ pub struct Document {
     pub forward: ForwardRow,
 }
 
+impl Document {
+    /// Bytes of memory that the document takes while it is searched exactly, roughly.
+    pub fn memory_bytes(&self) -> u64 {
+        let vectors: usize = self.vectors.iter().flatten().map(Bytes::len).sum();
+        let forward: usize =
+            self.forward.iter().flatten().map(|value| 32 + value.payload_bytes()).sum();
+        (vectors + forward) as u64
+    }
+}
+
 /// What a checked row does to its key.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {

@@ -113,6 +113,7 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::InvalidQuery { .. } => (2010, Fixed("Invalid Query")),
         Error::InvalidArgument { .. } => (1005, Detailed("Invalid Arugment")),
         Error::LimitExceeded { .. } => (1010, Detailed("Exceed Limit")),
+        Error::OutOfMemory { .. } => (1010, Detailed("Exceed Limit")),
         Error::Busy { .. } => (4008, Detailed("Exceed Rate Limit")),
         Error::Stopping => (1014, Detailed("Visit Stopped Service")),
         Error::Io { .. } => (1009, Detailed("Write Data Error")),
@@ -157,7 +158,7 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         Error::CollectionNotFound { .. } | Error::ColumnNotFound { .. } => Code::NotFound,
         Error::DuplicateCollection { .. } => Code::AlreadyExists,
         Error::LimitExceeded { .. } => Code::OutOfRange,
-        Error::Busy { .. } => Code::ResourceExhausted,
+        Error::Busy { .. } | Error::OutOfMemory { .. } => Code::ResourceExhausted,
         Error::MagicNumberMismatch { .. }
         | Error::Poisoned { .. }
         | Error::Unserved { .. }

@@ -3,7 +3,7 @@
 import pytest
 
 from proxima import (
-    FP32, accepted, collection, column, hits, insert, keys, knn, named, pack, refused_because, stored, writing,
+    FP32, accepted, collection, column, delete, hits, insert, keys, knn, named, pack, refused_because, stored, writing,
 )
 from server import Server
 
@@ -98,3 +98,33 @@ def test_size_of_a_reply(limited_wire):
     assert len(hits(limited_wire.query(knn("large", [0, 0], topk=5)))[0]) == 5
     beyond(limited_wire.query(knn("large", [0, 0], topk=10)), "limits.reply_bytes_max")
     accepted(limited_wire.drop_collection(named("large")))
+
+
+def test_memory(tmp_path):
+    """Growth beyond the limit is refused; what is there is served, and deletes make room."""
+    limit, wide = 192 << 20, 4096
+    own = Server(tmp_path / "data", settings={"limits.memory_bytes_max": limit}).start()
+    wire = own.wire()
+    accepted(wire.create_collection(collection("rows", column(dimension=wide, params={"index_type": "FLAT"}.items()))))
+    metas, batch, written = (("v", FP32, wide),), 500, 0
+
+    def write(*rows):
+        return wire.write(writing("rows", *rows, metas=metas))
+
+    # 8 MB a batch: some 24 of them are the limit.
+    for _ in range(100):
+        answer = write(*(insert(written + i, [written + i] * wide) for i in range(batch)))
+        if answer.code:
+            break
+        written += batch
+    refused_because(answer, -1010, "limits.memory_bytes_max", limit)
+    assert written >= batch
+    found = wire.query(knn("rows", [0.0] * wide, topk=3, dimension=wide))
+    assert keys(found) == [[0, 1, 2]]
+    accepted(write(delete(0)))
+    assert stored(wire, "rows", 0) is None
+    own.restart()
+    wire = own.wire()
+    assert keys(wire.query(knn("rows", [0.0] * wide, topk=2, dimension=wide))) == [[1, 2]]
+    assert stored(wire, "rows", written - 1) is not None
+    own.stop()

@@ -1,0 +1,132 @@
+//! How much memory the process takes, and how much it may take: what would grow beyond is refused
+//! before it grows, rather than the process being killed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+
+/// The setting.
+const SETTING: &str = "limits.memory_bytes_max";
+/// How long a look at the process's memory counts. What is admitted meanwhile is added.
+const LOOK: Duration = Duration::from_millis(50);
+/// The share of the machine's memory that may be taken where nothing is set.
+const SHARE: f64 = 0.8;
+
+/// Resident memory of a process in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Memory {
+    /// Not backed by files.
+    pub anonymous: u64,
+    /// All of it; mapped files count while they are in memory.
+    pub resident: u64,
+}
+
+impl Memory {
+    /// The memory of a process, or of this one, where the system tells (Linux).
+    pub fn of(process: Option<u32>) -> Option<Memory> {
+        let process = process.map_or_else(|| "self".to_owned(), |id| id.to_string());
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        Some(Memory { anonymous: field(&status, "RssAnon:")?, resident: field(&status, "VmRSS:")? })
+    }
+}
+
+/// A line such as `RssAnon:     123 kB`, in bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// What the machine, or the group that the process is confined to, has; `None` where nothing tells.
+fn machine_bytes() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok();
+    let machine = machine.and_then(|text| field(&text, "MemTotal:"));
+    // "max" where the group is not confined.
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
+    machine.into_iter().chain(group).min()
+}
+
+/// The bound on anonymous memory.
+#[derive(Debug)]
+pub struct MemoryLimit {
+    limit: u64,
+    /// When the process was looked at, and what it had.
+    seen: Mutex<Option<(Instant, u64)>>,
+    /// Admitted since.
+    admitted: AtomicU64,
+}
+
+impl MemoryLimit {
+    /// A limit in bytes; 0 takes 80% of the machine's memory, or of what the process is confined to,
+    /// and no limit where the system does not tell.
+    pub fn new(configured: u64) -> Self {
+        let limit = match configured {
+            0 => machine_bytes().map_or(u64::MAX, |bytes| (bytes as f64 * SHARE) as u64),
+            bytes => bytes,
+        };
+        MemoryLimit { limit, seen: Mutex::default(), admitted: AtomicU64::new(0) }
+    }
+
+    /// The limit in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Anonymous memory of the process as last seen, and what was admitted since.
+    pub fn used(&self) -> u64 {
+        let mut seen = self.seen.lock();
+        let is_fresh = seen.is_some_and(|(at, _)| at.elapsed() < LOOK);
+        if !is_fresh {
+            let bytes = Memory::of(None).map_or(0, |memory| memory.anonymous);
+            *seen = Some((Instant::now(), bytes));
+            self.admitted.store(0, Ordering::Relaxed);
+        }
+        let bytes = seen.map_or(0, |(_, bytes)| bytes);
+        bytes.saturating_add(self.admitted.load(Ordering::Relaxed))
+    }
+
+    /// Lets something grow by so many bytes, or refuses it.
+    pub fn admit(&self, what: &'static str, bytes: u64) -> Result<()> {
+        let used = self.used();
+        if used.saturating_add(bytes) > self.limit {
+            return Err(Error::OutOfMemory {
+                what,
+                bytes,
+                used,
+                limit: self.limit,
+                setting: SETTING,
+            });
+        }
+        self.admitted.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_beyond_the_limit_is_refused_and_named() {
+        let used = MemoryLimit::new(0).used();
+        let memory = MemoryLimit::new(used + (64 << 20));
+        memory.admit("rows", 1 << 20).expect("it fits");
+        let refusal = memory.admit("rows", 1 << 30).expect_err("it does not fit").to_string();
+        for word in ["rows", "1073741824", SETTING, &(used + (64 << 20)).to_string()] {
+            assert!(refusal.contains(word), "{refusal}");
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_machine_and_the_process_are_measured() {
+        let memory = Memory::of(None).expect("Linux tells");
+        assert!(memory.anonymous > 0 && memory.resident >= memory.anonymous);
+        assert!(machine_bytes().is_some_and(|bytes| bytes > memory.resident));
+        assert_eq!(field("a: 1 kB\nRssAnon:\t  12 kB\n", "RssAnon:"), Some(12 * 1024));
+        assert_eq!(field("RssAnon: many kB", "RssAnon:"), None);
+    }
+}
