@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::report::Point;
 use super::{
-    BATCH_ROWS, BenchArgs, BenchError, Job, Report, Result, bar, bytes_of, filtered, median,
+    BATCH_ROWS, BenchArgs, BenchError, INDEX_TIMEOUT, Job, LOOK, Report, Result, bar, bytes_of,
+    filtered, median,
 };
 use crate::collection::Collection;
 use crate::config::{Config, Durability};
@@ -97,6 +98,8 @@ pub(super) async fn run(args: &BenchArgs, job: &Job, report: &mut Report) -> Res
     Ok(())
 }
 
+/// Rows that may go on growing when nothing is written.
+const REST_ROWS: u64 = 512;
 const COLUMN: &str = "v";
 
 pub(super) fn request(query: &Bytes, job: &Job, ef_search: u32) -> KnnRequest {
@@ -139,10 +142,19 @@ async fn load(collection: &Arc<Collection>, job: &Job, report: &mut Report) -> R
     }
     report.searchable_seconds = Some(started.elapsed().as_secs_f64());
     progress.finish_and_clear();
-    let waiting = collection.clone();
-    tokio::task::spawn_blocking(move || waiting.settle())
-        .await
-        .map_err(|cause| BenchError(format!("indexing failed: {cause}")))?;
+    // What grows is sealed once nothing was written for a while.
+    loop {
+        let waiting = collection.clone();
+        tokio::task::spawn_blocking(move || waiting.settle())
+            .await
+            .map_err(|cause| BenchError(format!("indexing failed: {cause}")))?;
+        let segments = collection.stats().segments;
+        let growing = segments.last().map_or(0, |growing| growing.live_rows);
+        if growing < REST_ROWS || started.elapsed() > INDEX_TIMEOUT {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
     report.indexed_seconds = Some(started.elapsed().as_secs_f64());
     report.segments = collection.stats().segments.iter().map(|s| s.live_rows).collect();
     Ok(())

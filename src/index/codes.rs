@@ -48,6 +48,8 @@ pub struct Codes {
     rows: CodeRows,
     /// Sums of the squares of each row's codes, for metrics of squared differences.
     squares: Vec<f32>,
+    /// How far each row is from its codes at most, in steps, for the same.
+    errors: Vec<f32>,
 }
 
 impl Codes {
@@ -87,6 +89,7 @@ impl Codes {
         // A zero vector, the only one without length 1, is at a right angle to everything: as far as
         // it would be with length 1.
         let right_angle = (1.0 / quantizer.step).powi(2).min(1e30);
+        let mut errors = large_vec(if has_squares { count } else { 0 });
         let (mut floats, mut codes) = (Vec::new(), Vec::new());
         for vector in vectors {
             quantizer.decode_as_stored(vector, &mut floats);
@@ -97,9 +100,10 @@ impl Codes {
             if has_squares {
                 let square: i64 = codes.iter().map(|code| i64::from(*code).pow(2)).sum();
                 squares.push(square as f32 + if is_zero { right_angle } else { 0.0 });
+                errors.push(quantizer.error(&floats, &codes));
             }
         }
-        Codes { quantizer: quantizer.clone(), rows, squares }
+        Codes { quantizer: quantizer.clone(), rows, squares, errors }
     }
 
     /// Whether the nearest of these rows, which `rows` are, are near by their codes too.
@@ -144,11 +148,39 @@ impl Codes {
 
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
-        self.rows.memory_bytes() + self.squares.capacity() * size_of::<f32>()
+        let numbers = self.squares.capacity() + self.errors.capacity();
+        self.rows.memory_bytes() + numbers * size_of::<f32>()
+    }
+
+    /// A query's codes with the sum of their squares and how far it is from them at most, in steps;
+    /// `None` for metrics other than of squared differences.
+    pub(super) fn bounded_query(&self, vector: &[u8]) -> Option<(CodeQuery, f32, f32)> {
+        let quantizer = &self.quantizer;
+        if !quantizer.measures_squares() {
+            return None;
+        }
+        let (mut floats, mut codes) = (Vec::new(), Vec::new());
+        quantizer.decode_as_stored(vector, &mut floats);
+        quantizer.take_mean(&mut floats);
+        quantizer.encode(&floats, quantizer.step, &mut codes);
+        let square: i64 = codes.iter().map(|code| i64::from(*code).pow(2)).sum();
+        let error = quantizer.error(&floats, &codes);
+        Some((CodeQuery::new(CodeMeasure::Products, &codes), square as f32, error))
+    }
+
+    /// The sum of the squares of a row's codes, and how far the row is from them at most.
+    #[inline(always)]
+    pub(super) fn square_and_error(&self, id: u32) -> (f32, f32) {
+        (self.squares[id as usize], self.errors[id as usize])
     }
 
     pub(super) fn rows(&self) -> &CodeRows {
         &self.rows
+    }
+
+    /// The metric that the codes are made for.
+    pub(super) fn metric(&self) -> Metric {
+        self.quantizer.metric
     }
 
     /// One step of the codes.
@@ -323,6 +355,20 @@ impl Quantizer {
 
     fn take_mean(&self, floats: &mut [f32]) {
         floats.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
+    }
+
+    /// How far numbers, the mean taken off, are from their codes at most, in steps.
+    fn error(&self, floats: &[f32], codes: &[i8]) -> f32 {
+        let per_step = 1.0 / f64::from(self.step);
+        let square: f64 = floats
+            .iter()
+            .zip(codes)
+            .map(|(x, code)| (f64::from(*x) * per_step - f64::from(*code)).powi(2))
+            .sum();
+        // Upwards: it is rounded, and so were the numbers when the mean was taken off.
+        let largest = floats.iter().fold(0f32, |largest, x| largest.max(x.abs()));
+        let rounding = f64::from(largest) * per_step * (floats.len() as f64).sqrt() * 2e-7;
+        ((square.sqrt() + rounding) * 1.000_001) as f32
     }
 
     fn encode(&self, floats: &[f32], step: f32, codes: &mut Vec<i8>) {

@@ -2,6 +2,7 @@
 //! are always those of [`crate::simd::Query`], whatever index found the row.
 
 mod beam;
+mod bounds;
 mod build;
 mod codes;
 mod exact;
@@ -15,6 +16,7 @@ mod tests;
 mod topk;
 mod visited;
 
+pub use bounds::Bounds;
 pub use build::{BuildParams, BuildRun, GraphBuilder};
 pub use codes::{CodeRanker, Codes};
 pub use exact::{ScanTarget, scan};

@@ -7,8 +7,8 @@ use rand::{Rng, SeedableRng};
 
 use super::codes::Quantizer;
 use super::{
-    BuildParams, BuildRun, CodeSpace, Codes, GraphBuilder, HnswGraph, Ranker, RowSpace, Space,
-    Vectors,
+    Bounds, BuildParams, BuildRun, CodeSpace, Codes, GraphBuilder, HnswGraph, Ranker, RowSpace,
+    Space, Vectors,
 };
 use crate::native::{Graph, GraphFile, GraphParams, read_links};
 use crate::schema::{ElementType, IndexKind, Metric, VectorColumn};
@@ -399,4 +399,52 @@ fn many_copies_of_a_row_do_not_cut_the_graph() {
     });
     // Half of the rows in one place are in the way of all others, but no wall.
     assert!(recalls[2] >= 0.95 && recalls.iter().all(|recall| *recall >= 0.8), "{recalls:?}");
+}
+
+/// What bounds let through is exactly what scoring every row finds, ties included.
+#[test]
+fn bounds_hide_no_row_that_is_near_enough() {
+    use ElementType::*;
+    use Metric::*;
+    let mut looked_at = (0, 0);
+    for (element, dimension) in [(Fp32, 40), (Fp32, 300), (Fp16, 70), (Int16, 48), (Int8, 36)] {
+        for metric in [SquaredEuclidean, Euclidean, Cosine] {
+            let column = column(element, metric, dimension);
+            let mut rng = StdRng::seed_from_u64(10);
+            // Rows around the origin, rows close together far from it, copies, zeros, and large ones.
+            let mut rows = random(&column, 700, (0.0, 1.0), &mut rng);
+            rows.extend(random(&column, 300, (40.0, 0.01), &mut rng));
+            rows.extend(random(&column, 20, (0.0, 6e4), &mut rng));
+            let again = rows[..40].to_vec();
+            rows.extend(again);
+            rows.push(vec![0; column.vector_bytes().unwrap_or(0)]);
+            let quantizer = Quantizer::new(&column, rows.iter().map(Vec::as_slice));
+            let codes = Codes::encode(&quantizer, rows.iter().map(Vec::as_slice));
+            let asked = rows.iter().step_by(31).cloned();
+            let away = random(&column, 10, (0.0, 1.0), &mut rng);
+            let wide = random(&column, 3, (1e3, 1e3), &mut rng);
+            for query in asked.chain(away).chain(wide) {
+                let bounds = Bounds::new(&codes, metric, &query).expect("a distance");
+                let scores = scores(&column, &rows, &query);
+                let (k, is_in) = (10, |id: u32| id % 7 != 3);
+                let mut kept: Vec<(f32, u32)> = Vec::new();
+                bounds.scan(k, is_in, |id| {
+                    assert!(is_in(id));
+                    looked_at.0 += 1;
+                    kept.push((scores[id as usize], id));
+                    kept.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                    kept.truncate(k);
+                    kept.get(k - 1).map_or(f32::INFINITY, |last| last.0)
+                });
+                looked_at.1 += rows.len();
+                let mut expected: Vec<(f32, u32)> = (0..rows.len() as u32)
+                    .filter(|id| is_in(*id))
+                    .map(|id| (scores[id as usize], id))
+                    .collect();
+                expected.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+                assert_eq!(kept, expected[..k], "{column:?}");
+            }
+        }
+    }
+    assert!(looked_at.0 < looked_at.1 / 2, "bounds save something: {looked_at:?}");
 }

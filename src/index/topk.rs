@@ -68,6 +68,11 @@ impl TopK {
         }
     }
 
+    /// Candidates above this score are not kept.
+    pub fn bound(&self) -> f32 {
+        self.bound
+    }
+
     /// Candidates kept.
     pub fn len(&self) -> usize {
         self.heap.len()

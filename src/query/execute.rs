@@ -277,6 +277,7 @@ impl Search<'_> {
         let search = SegmentSearch {
             vector,
             query,
+            metric: self.plan.metric,
             column: self.plan.column,
             allowed,
             k: self.k,

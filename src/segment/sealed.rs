@@ -18,7 +18,9 @@ use crate::error::{Error, Result};
 use crate::index::{Codes, HnswGraph, Vectors};
 use crate::manifest::{FileEntry, GraphEntry, Inserted, SegmentEntry};
 use crate::native::{GraphParams, read_links};
-use crate::schema::{CollectionSchema, Effort, ForwardRow, IndexKind, RecallCurve, VectorColumn};
+use crate::schema::{
+    CollectionSchema, Effort, ElementType, ForwardRow, IndexKind, Metric, RecallCurve, VectorColumn,
+};
 use crate::storage::Disk;
 
 /// What every segment of a collection shares.
@@ -33,6 +35,9 @@ pub struct SegmentContext {
     /// The collection's forward values.
     pub forward: ForwardTree,
 }
+
+/// Fewer rows are scanned as quickly without codes.
+const FLAT_CODES_ROWS_MIN: u32 = 1_024;
 
 /// The folder of a segment within its collection's.
 pub fn segment_folder(collection: &Path, id: u32) -> PathBuf {
@@ -84,6 +89,14 @@ impl ColumnGraph {
     }
 }
 
+/// The codes of an index column without a graph.
+#[derive(Debug)]
+struct FlatCodes {
+    codes: Codes,
+    /// The row of each, where some rows have no vector.
+    row_of_id: Option<Box<[u32]>>,
+}
+
 /// A sealed segment, opened for searching. Immutable but for its delete marks.
 #[derive(Debug)]
 pub struct Sealed {
@@ -99,6 +112,8 @@ pub struct Sealed {
     pub file_bytes: u64,
     rows: RowsFile,
     graphs: Vec<Option<ColumnGraph>>,
+    /// Codes of columns without a graph, for exact search.
+    flat: Vec<Option<FlatCodes>>,
     forward: ForwardTree,
     stored: StoredSegment,
     /// The forward store holds just this segment's values.
@@ -180,6 +195,7 @@ impl Sealed {
             file_bytes: entry.files().map(|file| file.bytes).sum(),
             is_stored: AtomicBool::new(context.forward.has_segment(stored)),
             stored,
+            flat: flat_codes(context, &rows, &graphs),
             rows,
             graphs,
             forward: context.forward.clone(),
@@ -199,6 +215,15 @@ impl Sealed {
     /// The graph of an index column, if this segment has one.
     pub fn graph(&self, column: usize) -> Option<&ColumnGraph> {
         self.graphs.get(column)?.as_ref()
+    }
+
+    /// The codes of an index column, if it has some, and the row of each where that is another number.
+    pub fn codes(&self, column: usize) -> Option<(&Codes, Option<&[u32]>)> {
+        if let Some(graph) = self.graph(column) {
+            return Some((graph.codes.as_ref()?, graph.row_of_id.as_deref()));
+        }
+        let flat = self.flat.get(column)?.as_ref()?;
+        Some((&flat.codes, flat.row_of_id.as_deref()))
     }
 
     /// True when any index column has a graph.
@@ -292,6 +317,32 @@ fn open_graph(
     let (graph, codes) = rayon::join(read_graph, || Codes::new(column, vectors.iter()));
     let row_of_id = vectors.row_of_id;
     Ok(ColumnGraph { graph: graph?, codes, recall: entry.recall.clone(), row_of_id })
+}
+
+/// Codes for the columns without graphs that gain by them.
+fn flat_codes(
+    context: &SegmentContext,
+    rows: &RowsFile,
+    graphs: &[Option<ColumnGraph>],
+) -> Vec<Option<FlatCodes>> {
+    let columns = context.schema.columns.iter().zip(graphs).enumerate();
+    let of_column =
+        |(position, (column, graph)): (usize, (&VectorColumn, &Option<ColumnGraph>))| {
+            // Bytes are their own codes: there is nothing to save.
+            let is_wide =
+                column.element != ElementType::Int8 && column.element != ElementType::Int4;
+            let is_distance = matches!(
+                column.metric,
+                Metric::SquaredEuclidean | Metric::Euclidean | Metric::Cosine
+            );
+            if graph.is_some() || !is_wide || !is_distance || rows.rows < FLAT_CODES_ROWS_MIN {
+                return None;
+            }
+            let vectors = ColumnVectors::new(rows, position);
+            let codes = Codes::new(column, vectors.iter())?;
+            Some(FlatCodes { codes, row_of_id: vectors.row_of_id })
+        };
+    columns.map(of_column).collect()
 }
 
 /// The vectors of an index column, numbered as the nodes of its graph are.

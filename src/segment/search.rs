@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicU64;
 use super::block::Rows;
 use super::growing::GrowingView;
 use super::sealed::{ColumnGraph, Sealed};
-use crate::index::{Candidate, Ranker, RowSet, ScanTarget, Shortlist, TopK, finalists, scan};
-use crate::schema::Effort;
+use crate::index::{
+    Bounds, Candidate, Ranker, RowSet, ScanTarget, Shortlist, TopK, finalists, scan,
+};
+use crate::schema::{Effort, Metric};
 use crate::simd::{Query, prefetch_bytes};
 
 /// Allowed rows are looked at one by one where they are at most this many times the nodes that a walk
@@ -24,6 +26,8 @@ pub struct SegmentSearch<'a> {
     pub vector: &'a [u8],
     /// The same, ready for scoring.
     pub query: &'a Query,
+    /// How to compare: the column's metric, or another one.
+    pub metric: Metric,
     /// The index column.
     pub column: usize,
     /// The rows that may be found; `None` for all.
@@ -199,8 +203,28 @@ pub fn scan_growing(view: &GrowingView, search: &SegmentSearch<'_>, top: &mut To
     }
 }
 
-/// Offers every allowed live row of a sealed segment.
+/// Offers every allowed live row of a sealed segment, but for those whose codes prove that they are
+/// of no use.
 pub fn scan_sealed(sealed: &Sealed, search: &SegmentSearch<'_>, top: &mut TopK) {
+    if let Some((codes, rows)) = sealed.codes(search.column)
+        && let Some(bounds) = Bounds::new(codes, search.metric, search.vector)
+    {
+        let admits = |id: u32| {
+            let row = rows.map_or(id, |rows| rows[id as usize]);
+            let is_allowed = search.allowed.is_none_or(|allowed| allowed.contains(row));
+            is_allowed && sealed.tombstones.is_live(row, search.sequence)
+        };
+        bounds.scan(search.k, admits, |id| {
+            let row = rows.map_or(id, |rows| rows[id as usize]);
+            let stored = sealed.vector(search.column, row);
+            let score = stored.and_then(|vector| search.query.distance(vector));
+            if let (Some(score), Some(key)) = (score, sealed.key(row)) {
+                top.push(Candidate { score, key, place: (search.segment, row) });
+            }
+            top.bound()
+        });
+        return;
+    }
     for (first_row, rows) in sealed.blocks() {
         let first = first_row as usize;
         if let Some(marks) = sealed.tombstones.marks().get(first..first + rows.len()) {
