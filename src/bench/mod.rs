@@ -320,11 +320,8 @@ async fn load(client: &mut Client, job: &Job, report: &mut Report) -> Result<()>
         if now > INDEX_TIMEOUT {
             return Err(BenchError("indexing took more than an hour".into()));
         }
-        waiting.set_message(format!(
-            "indexing, {:.0} s, {} segments",
-            now.as_secs_f64(),
-            segments.len()
-        ));
+        let progress = client.progress(&job.collection.name).await?;
+        waiting.set_message(format!("indexing, {:.0} s: {progress}", now.as_secs_f64()));
         waiting.tick();
         tokio::time::sleep(LOOK).await;
     }

@@ -13,6 +13,7 @@ use super::Collection;
 use super::compaction::{MergeJob, Policy, SegmentFacts};
 use super::snapshot::Location;
 use super::state::{Frozen, SpaceOwner};
+use super::stats::Merging;
 use crate::error::{Error, Result};
 use crate::index::BuildRun;
 use crate::manifest::{FileEntry, Manifest, SegmentEntry};
@@ -115,9 +116,8 @@ impl Collection {
 
     fn run_merges(self: Arc<Self>) {
         let result = self.next_merge().map(|job| {
-            *self.merging.lock() = job.sources.clone();
             let merged = self.merge(&job);
-            self.merging.lock().clear();
+            *self.merging.lock() = None;
             merged
         });
         let is_more_due = matches!(result, Some(Ok(())));
@@ -136,7 +136,7 @@ impl Collection {
         }
     }
 
-    fn policy(&self) -> Policy {
+    pub(super) fn policy(&self) -> Policy {
         let config = &self.config.segment;
         let graph_columns = self.schema.columns.iter().filter_map(|column| match column.index {
             IndexKind::Flat => None,
@@ -204,6 +204,13 @@ impl Collection {
             return Err(Error::internal("a segment to be merged is not in the manifest"));
         };
         self.admit_merge(&sources)?;
+        let kept = if job.extend_first { 1 } else { 0 };
+        *self.merging.lock() = Some(Merging {
+            sources: job.sources.clone(),
+            rows: sources.iter().skip(kept).map(|source| u64::from(source.rows())).sum(),
+            linked_before: self.built.load(Ordering::Relaxed),
+            started,
+        });
         let (id, sequence) = self.begin_build()?;
         let plan = BuildPlan {
             id,

@@ -34,9 +34,12 @@ use maintenance::Lane;
 use snapshot::{Published, Snapshot};
 use writer::{PendingWrite, WriteQueue, Writer};
 
-pub use stats::{CollectionStats, SegmentState, SegmentStats};
+use stats::Merging;
+pub use stats::{CollectionStats, IndexingReport, MemoryReport, SegmentState, SegmentStats};
 pub use writer::WriteOutcome;
 
+/// Bytes of a growing row's key and delete mark.
+const KEY_BYTES: u64 = 16;
 /// Bytes of memory that a row takes beside its values: key, place and delete mark, roughly.
 const ROW_BYTES: u64 = 64;
 /// Longest context text of an LSN, in bytes.
@@ -65,7 +68,7 @@ pub struct Collection {
     seal_failure: Mutex<Option<Error>>,
     merge_failure: Mutex<Option<Error>>,
     /// Segments that a merge is reading.
-    merging: Mutex<Vec<u32>>,
+    merging: Mutex<Option<Merging>>,
     /// Nothing was written for a while: small rests may be merged into large segments.
     is_still: AtomicBool,
     stop: AtomicBool,
@@ -161,7 +164,7 @@ impl Collection {
             merge_lane: Lane::default(),
             seal_failure: Mutex::new(None),
             merge_failure: Mutex::new(None),
-            merging: Mutex::new(Vec::new()),
+            merging: Mutex::new(None),
             is_still: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             built: AtomicU64::new(0),
@@ -424,6 +427,7 @@ impl Collection {
     pub fn stats(&self) -> CollectionStats {
         let snapshot = self.published.snapshot();
         let merging = self.merging.lock().clone();
+        let merging = merging.map(|merging| merging.sources).unwrap_or_default();
         let sealed = snapshot.sealed.iter().map(|sealed| {
             let state = match merging.contains(&sealed.id) {
                 true => SegmentState::Compacting,
@@ -467,6 +471,44 @@ impl Collection {
             path: self.context.folder.display().to_string(),
             segments: sealed.chain(growing).collect(),
         }
+    }
+
+    /// The memory that the collection takes.
+    pub fn memory(&self) -> MemoryReport {
+        let snapshot = self.published.snapshot();
+        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
+        let mut report = MemoryReport {
+            growing: growing.map(|view| view.bytes + u64::from(view.rows) * KEY_BYTES).sum(),
+            keys: self.published.keys_bytes(),
+            ..MemoryReport::default()
+        };
+        for sealed in &snapshot.sealed {
+            let (codes, graphs) = sealed.index_bytes();
+            report.codes += codes;
+            report.graphs += graphs;
+            report.deletes += size_of_val(sealed.tombstones.marks()) as u64;
+        }
+        report
+    }
+
+    /// How far indexing is.
+    pub fn indexing(&self) -> IndexingReport {
+        let snapshot = self.published.snapshot();
+        let has_graphs = self.policy().graph_rows_min.is_some();
+        let flat = snapshot.sealed.iter().filter(|sealed| !sealed.has_graph());
+        let flat: u64 = flat.map(|sealed| u64::from(sealed.rows())).sum();
+        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
+        let growing: u64 = growing.map(|view| u64::from(view.rows)).sum();
+        let mut report = IndexingReport {
+            rows_waiting: if has_graphs { flat + growing } else { 0 },
+            ..IndexingReport::default()
+        };
+        if let Some(merging) = &*self.merging.lock() {
+            report.rows_linking = merging.rows;
+            (report.rows_linked, report.seconds_left) =
+                merging.progress(self.built.load(Ordering::Relaxed));
+        }
+        report
     }
 
     /// Once in a while: seals what has lain still or holds too much log, and tries again what failed.

@@ -102,6 +102,11 @@ impl Published {
         self.latest_lsn.read().clone()
     }
 
+    /// Bytes that the key map takes.
+    pub fn keys_bytes(&self) -> u64 {
+        self.keys.read().allocation_size() as u64
+    }
+
     /// Publishes a new state: `change` edits the key map, then the snapshot takes its place.
     pub fn publish(&self, snapshot: Snapshot, change: impl FnOnce(&mut Keys)) {
         let mut keys = self.keys.write();

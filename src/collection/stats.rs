@@ -46,3 +46,60 @@ pub struct CollectionStats {
     /// Sealed segments first, the growing one last.
     pub segments: Vec<SegmentStats>,
 }
+
+/// Resident memory of a collection in bytes, by what it is for. Mapped files are not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryReport {
+    /// Rows that are not sealed yet.
+    pub growing: u64,
+    /// Codes of sealed vectors.
+    pub codes: u64,
+    /// Links of graphs.
+    pub graphs: u64,
+    /// Where each key's row is.
+    pub keys: u64,
+    /// Delete marks of sealed rows.
+    pub deletes: u64,
+}
+
+impl MemoryReport {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.growing + self.codes + self.graphs + self.keys + self.deletes
+    }
+}
+
+/// How far the indexing of a collection is.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct IndexingReport {
+    /// Rows that no graph holds, of columns that have graphs, those that are being linked included:
+    /// they are scanned.
+    pub rows_waiting: u64,
+    /// Rows that the merge under way links.
+    pub rows_linking: u64,
+    /// How many of these are linked.
+    pub rows_linked: u64,
+    /// Seconds until these are all linked, going by those that are.
+    pub seconds_left: Option<f64>,
+}
+
+/// The merge under way.
+#[derive(Debug, Clone)]
+pub(super) struct Merging {
+    /// Its sources.
+    pub sources: Vec<u32>,
+    /// Rows to be linked.
+    pub rows: u64,
+    /// The collection's count of linked rows when it began.
+    pub linked_before: u64,
+    pub started: std::time::Instant,
+}
+
+impl Merging {
+    /// Rows linked, and the seconds left, where the collection's count is now `linked`.
+    pub fn progress(&self, linked: u64) -> (u64, Option<f64>) {
+        let done = linked.saturating_sub(self.linked_before).min(self.rows);
+        let left = (self.rows - done) as f64 / done as f64;
+        (done, (done > 0).then(|| self.started.elapsed().as_secs_f64() * left))
+    }
+}

@@ -25,6 +25,7 @@ use crate::compute::Compute;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
+use crate::memory::MemoryLimit;
 use crate::schema::{CollectionSchema, NewCollection, SchemaLimits};
 use crate::segment::ForwardStore;
 use crate::storage::{Directory, Disk, FolderLock, RealDisk, replace_file};
@@ -77,6 +78,11 @@ impl Database {
         RealDisk.create_dir(data)?;
         let lock = FolderLock::take(data)?;
         Self::open_on(Arc::new(RealDisk), config, Some(lock))
+    }
+
+    /// The bound on memory.
+    pub fn memory(&self) -> &MemoryLimit {
+        self.compute.memory()
     }
 
     /// Opens a data folder on any disk; whoever calls answers for its being the only one.

@@ -226,6 +226,20 @@ impl Sealed {
         Some((&flat.codes, flat.row_of_id.as_deref()))
     }
 
+    /// Bytes of memory that codes and graphs take.
+    pub fn index_bytes(&self) -> (u64, u64) {
+        let row_bytes = |rows: &Option<Box<[u32]>>| rows.as_deref().map_or(0, size_of_val);
+        let (mut codes, mut graphs) = (0, 0);
+        for graph in self.graphs.iter().flatten() {
+            codes += graph.codes.as_ref().map_or(0, Codes::memory_bytes);
+            graphs += graph.graph.memory_bytes() + row_bytes(&graph.row_of_id);
+        }
+        for flat in self.flat.iter().flatten() {
+            codes += flat.codes.memory_bytes() + row_bytes(&flat.row_of_id);
+        }
+        (codes as u64, graphs as u64)
+    }
+
     /// True when any index column has a graph.
     pub fn has_graph(&self) -> bool {
         self.graphs.iter().any(Option::is_some)

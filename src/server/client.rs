@@ -217,6 +217,20 @@ impl Client {
         keys_of(self.proxima.query(query.0.clone()).await?.into_inner())
     }
 
+    /// How far a collection's indexing is, in words.
+    pub async fn progress(&mut self, name: &str) -> Result<String> {
+        let request = voisin_v1::StatsRequest { collection: name.into() };
+        let reply = self.voisin.stats(request).await?.into_inner();
+        let indexing = reply.indexing.unwrap_or_default();
+        Ok(format!(
+            "{} rows wait; {} of {} linked, {:.0} s left",
+            indexing.rows_waiting,
+            indexing.rows_linked,
+            indexing.rows_linking,
+            indexing.seconds_left
+        ))
+    }
+
     /// The segments of a collection.
     pub async fn segments(&mut self, name: &str) -> Result<Vec<Segment>> {
         let name = CollectionName { collection_name: name.into() };

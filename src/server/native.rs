@@ -13,12 +13,13 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::proto::voisin_v1::voisin_server::Voisin;
-use super::proto::voisin_v1::{WriteAck, WriteRequest};
-use super::{Phases, convert, limits};
+use super::proto::voisin_v1::{StatsReply, StatsRequest, WriteAck, WriteRequest};
+use super::{Phases, convert, limits, status};
 use crate::collection::WriteOutcome;
 use crate::config::LimitsConfig;
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::memory::Memory;
 use crate::schema::{CollectionSchema, RawWrite};
 
 /// Most requests of one stream in progress at a time.
@@ -47,6 +48,21 @@ impl Native {
 impl Voisin for Native {
     type WriteStreamStream =
         Pin<Box<dyn Stream<Item = std::result::Result<WriteAck, Status>> + Send>>;
+
+    async fn stats(
+        &self,
+        request: Request<StatsRequest>,
+    ) -> std::result::Result<Response<StatsReply>, Status> {
+        let collection = self.database.collection(&request.into_inner().collection);
+        let collection = collection.map_err(|error| status::voisin_status(&error))?;
+        let memory = Memory::of(None);
+        Ok(Response::new(convert::stats_reply(
+            &collection.stats(),
+            collection.indexing(),
+            collection.memory(),
+            (memory, self.database.memory().limit()),
+        )))
+    }
 
     async fn write_stream(
         &self,

@@ -5,11 +5,13 @@
 mod collection;
 mod columnar;
 mod query;
+mod stats;
 mod write;
 
 pub(super) use collection::{collection_info, collection_stats, new_collection};
 pub(super) use columnar::{acknowledge, columnar_write, refuse};
 pub(super) use query::{Timeline, debug_info, document, knn_request, results};
+pub(super) use stats::stats_reply;
 pub(super) use write::raw_write;
 
 use super::proto::proxima;
