@@ -10,6 +10,7 @@ mod embedded;
 mod filtered;
 mod report;
 mod server;
+mod writing;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use rayon::prelude::*;
 pub use data::{Kind, Vectors};
 pub use filtered::FilteredPoint;
 pub use report::{Point, Report};
+pub use writing::WritingPoint;
 
 use crate::schema::{ElementType, Metric};
 use crate::server::client::{Client, ClientError, FloatCollection, PreparedQuery};
@@ -103,6 +105,9 @@ pub struct BenchArgs {
     /// Measure the engine alone, in this process, on one thread.
     #[arg(long, conflicts_with_all = ["server", "clients"])]
     pub in_process: bool,
+    /// Measure queries while so many rows a second are inserted, too.
+    #[arg(long, value_name = "ROWS", conflicts_with_all = ["server", "in_process"])]
+    pub while_writing: Option<u32>,
     /// Load the collection and leave it there, without measuring queries.
     #[arg(long, requires = "server", conflicts_with = "attach")]
     pub load_only: bool,
@@ -193,6 +198,9 @@ pub async fn run(args: &BenchArgs) -> Result<Report> {
     if let Some(mut server) = own {
         report.memory = server.memory();
         report.disk_bytes = server.disk_bytes();
+        if let (Some(rate), Some(best)) = (args.while_writing, report.best) {
+            report.while_writing = Some(writing::run(args, &address, &job, best, rate).await?);
+        }
         let started = Instant::now();
         server.kill_and_restart()?;
         let mut client = Client::connect(&server.address).await?;

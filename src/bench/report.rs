@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::data::Vectors;
 use super::filtered::FilteredPoint;
+use super::writing::WritingPoint;
 use super::{BenchArgs, BenchError, Result};
 use crate::memory::Memory;
 use crate::schema::Metric;
@@ -67,6 +68,8 @@ pub struct Report {
     pub points: Vec<Point>,
     /// The fastest measurement at the recall asked for.
     pub best: Option<Point>,
+    /// Queries while rows are inserted.
+    pub while_writing: Option<WritingPoint>,
     /// Measurements with filters.
     pub filtered: Vec<FilteredPoint>,
 }
@@ -94,6 +97,7 @@ impl Report {
             recall_wanted: args.recall,
             points: Vec::new(),
             best: None,
+            while_writing: None,
             filtered: Vec::new(),
         }
     }
@@ -157,6 +161,18 @@ impl Report {
                 format!(
                     "recall@{} {:.4}  {:>8.0} QPS  p50 {:>6.0} us  p99 {:>6.0} us",
                     self.k, point.recall, point.qps, point.p50_us, point.p99_us
+                ),
+            );
+        }
+        if let Some(WritingPoint { rows_per_second, idle, writing }) = self.while_writing {
+            line(
+                &format!("{rows_per_second} rows/s written"),
+                format!(
+                    "{:.0} QPS, {:.2} of idle; p99 {:.0} us, {:.2} of idle",
+                    writing.qps,
+                    writing.qps / idle.qps,
+                    writing.p99_us,
+                    writing.p99_us / idle.p99_us
                 ),
             );
         }
