@@ -25,7 +25,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-LADDER = [10, 16, 24, 32, 48, 64, 96, 128, 200, 400]
+LADDER = [10, 16, 20, 24, 28, 30, 32, 34, 36, 40, 44, 48, 56, 64, 72, 80, 96, 112, 128, 200, 400]
 M, EF_CONSTRUCTION = 16, 200
 
 

@@ -49,14 +49,16 @@ fn pool(name: &'static str, count: usize, on_start: fn(usize)) -> Result<ThreadP
         .map_err(|e| Error::internal(format!("the {name} pool cannot be started: {e}")))
 }
 
-/// Gives this thread the lowest priority: it works on every core that nothing else wants.
+/// Gives this thread a low priority: it works on every core that nothing else wants, and has about a
+/// tenth of one that queries want all of. With none of it, what waits to be indexed would be scanned
+/// by more and more queries.
 fn yield_to_others(_: usize) {
     // On Linux, a process id may be that of a thread, and priorities are those of threads.
     #[cfg(target_os = "linux")]
     {
-        const LOWEST: i32 = 19;
+        const NICENESS: i32 = 10;
         let own = rustix::thread::gettid();
-        if let Err(error) = rustix::process::setpriority_process(Some(own), LOWEST) {
+        if let Err(error) = rustix::process::setpriority_process(Some(own), NICENESS) {
             tracing::debug!(%error, "a build thread keeps its priority");
         }
     }

@@ -4,8 +4,12 @@ use std::path::Path;
 use std::process::Command;
 
 fn bench(out: &Path, args: &[&str]) -> (String, serde_json::Value) {
+    bench_rows("3000", out, args)
+}
+
+fn bench_rows(rows: &str, out: &Path, args: &[&str]) -> (String, serde_json::Value) {
     let done = Command::new(env!("CARGO_BIN_EXE_voisin"))
-        .args(["bench", "--rows", "3000", "--dimension", "40", "--queries", "50"])
+        .args(["bench", "--rows", rows, "--dimension", "40", "--queries", "50"])
         .args(["--seconds", "0.2", "--turns", "1", "--out"])
         .arg(out)
         .args(args)
@@ -60,4 +64,21 @@ fn an_exact_index_finds_everything() {
     let out = tempfile::tempdir().expect("a folder");
     let (_, report) = bench(out.path(), &["--param", "index_type=FLAT", "--ef", "10", "--brief"]);
     assert_eq!(number(&report["best"], "recall"), 1.0);
+}
+
+/// k means k, and recall holds, whatever share of the rows may be found and wherever they are.
+#[test]
+fn filters_keep_k_and_recall_at_every_share() {
+    let out = tempfile::tempdir().expect("a folder");
+    let shares = "0.01,0.1,1,10,50,99";
+    let params = ["--in-process", "--ef", "0", "--param", "index_type=HNSW", "--filter", shares];
+    let (_, report) = bench_rows("40000", out.path(), &params);
+    let points = report["filtered"].as_array().expect("points");
+    assert_eq!(points.len(), 12);
+    for point in points {
+        // A hundredth of a percent of 40,000 rows is 4.
+        let all = if number(point, "percent") < 0.02 { 4.0 } else { 10.0 };
+        assert_eq!(number(point, "fewest"), all, "{point}");
+        assert!(number(point, "recall") >= 0.95, "{point}");
+    }
 }

@@ -280,6 +280,10 @@ impl Search<'_> {
             metric: self.plan.metric,
             column: self.plan.column,
             allowed,
+            scan_rows_max: match self.place {
+                Place::Socket => (SHORT_BYTES / (vector.len() as u64).max(1)) as usize,
+                Place::Search => usize::MAX,
+            },
             k: self.k,
             effort: self.plan.effort,
             refine_k: self.plan.refine_k,
@@ -288,7 +292,7 @@ impl Search<'_> {
         };
         if let Some((sealed, graph)) = graph_for(segment, self.plan, self.k) {
             let mut own = TopK::new(self.k, None);
-            let found = search_graph(sealed, graph, &search, &mut own);
+            let found = search_graph(sealed, graph, &search, &mut own).ok_or(Stop::TooLong)?;
             if allowed.is_some() || found >= self.k.min(graph.graph.len()) {
                 own.into_sorted().into_iter().for_each(|candidate| top.push(candidate));
                 return Ok(());

@@ -30,6 +30,8 @@ pub struct SegmentSearch<'a> {
     pub metric: Metric,
     /// The index column.
     pub column: usize,
+    /// Allowed rows that may be looked at one by one where a walk does not find them.
+    pub scan_rows_max: usize,
     /// The rows that may be found; `None` for all.
     pub allowed: Option<&'a RowSet>,
     /// Neighbours wanted.
@@ -70,20 +72,21 @@ impl Ranker for RowRanker<'_> {
 }
 
 /// Offers what the graph finds to `top`, with exact scores, and returns how many rows it found. That
-/// is all there are when it is fewer than `k` and the search has `allowed` rows.
+/// is all there are when it is fewer than `k` and the search has `allowed` rows. `None`, with nothing
+/// offered, where it would have to look at more than `scan_rows_max` rows.
 pub fn search_graph(
     sealed: &Sealed,
     graph: &ColumnGraph,
     search: &SegmentSearch<'_>,
     top: &mut TopK,
-) -> usize {
+) -> Option<usize> {
     let found = match &graph.codes {
         Some(codes) => find(sealed, graph, search, &codes.ranker(search.vector)),
         None => {
             let (query, column) = (search.query, search.column);
             find(sealed, graph, search, &RowRanker { sealed, graph, query, column })
         }
-    };
+    }?;
     for row in &found {
         let stored = sealed.vector(search.column, *row);
         let score = stored.and_then(|vector| search.query.distance(vector));
@@ -91,17 +94,17 @@ pub fn search_graph(
             top.push(Candidate { score, key, place: (search.segment, *row) });
         }
     }
-    found.len()
+    Some(found.len())
 }
 
-/// The rows that are nearest by their ranks. The walk ranks by codes: more than k leave the exact order
-/// to the re-score.
+/// The rows that are nearest by their ranks, or `None` where that would take looking at too many one by
+/// one. The walk ranks by codes: more than k leave the exact order to the re-score.
 fn find(
     sealed: &Sealed,
     graph: &ColumnGraph,
     search: &SegmentSearch<'_>,
     ranker: &impl Ranker,
-) -> Vec<u32> {
+) -> Option<Vec<u32>> {
     let finalists = finalists(search.k, search.refine_k);
     let ef = graph.recall.candidates(search.effort, search.k);
     let mut found = Vec::with_capacity(finalists.min(ef));
@@ -122,7 +125,7 @@ fn find(
     let ef = ef.max(search.k + search.k / 8 + 4);
     let Some(allowed) = search.allowed else {
         graph.graph.search(ranker, ef, take);
-        return found;
+        return Some(found);
     };
     if allowed.len() > SCAN_STEPS * ef * graph.graph.width() {
         let seeds: Vec<u32> = allowed.spread(SEEDS).filter_map(|row| graph.id(row)).collect();
@@ -130,7 +133,10 @@ fn find(
         graph.graph.search_admitted(ranker, ef, &seeds, admits, &mut take);
         let share = allowed.len() as f64 / graph.graph.len().max(1) as f64;
         if found.len() >= search.k && !is_far(sealed, graph, search, &found, share) {
-            return found;
+            return Some(found);
+        }
+        if allowed.len() > search.scan_rows_max {
+            return None;
         }
     }
     // Few enough to look at each, or too far away for a walk.
@@ -157,7 +163,7 @@ fn find(
     }
     look(&before);
     look(&run);
-    nearest.into_sorted().into_iter().map(|(_, id)| graph.row(id)).collect()
+    Some(nearest.into_sorted().into_iter().map(|(_, id)| graph.row(id)).collect())
 }
 
 /// True when what was found is farther away than neighbours are.
