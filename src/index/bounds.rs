@@ -14,8 +14,10 @@ const RUN: usize = 64;
 const FIRST_FACTOR: usize = 2;
 const FIRST_EXTRA: usize = 16;
 /// What rounding may take off a squared distance between codes, as a share of the squares it comes
-/// from, and off a score.
+/// from.
 const ROUNDING: f32 = 2e-6;
+/// What rounding may take off a score: always, and for each dimension that is summed.
+const SCORE_ROUNDING: (f32, f32) = (8e-6, 8e-9);
 
 thread_local! {
     static BOUNDS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -30,6 +32,8 @@ pub struct Bounds<'a> {
     square: f32,
     /// How far the query is from its codes, in steps.
     error: f32,
+    /// What rounding may take off a score of about 1.
+    rounding: f32,
 }
 
 impl<'a> Bounds<'a> {
@@ -46,7 +50,9 @@ impl<'a> Bounds<'a> {
             return None;
         }
         let (query, square, error) = codes.bounded_query(vector)?;
-        Some(Bounds { codes, metric, query, square, error })
+        let (always, each) = SCORE_ROUNDING;
+        let rounding = always + each * codes.row_bytes() as f32;
+        Some(Bounds { codes, metric, query, square, error, rounding })
     }
 
     /// Offers every node that `admits` accepts and that may be among the nearest to `score`, which
@@ -95,11 +101,11 @@ impl<'a> Bounds<'a> {
         let score = match self.metric {
             Metric::Euclidean => distance,
             // Of vectors of length 1, the squared distance is twice the score.
-            Metric::Cosine => 0.5 * distance * distance - ROUNDING,
+            Metric::Cosine => 0.5 * distance * distance - self.rounding,
             _ => distance * distance,
         };
         // NaN, from numbers beyond what floats hold, proves nothing.
-        let score = score - score.abs() * 4.0 * ROUNDING;
+        let score = score - score.abs() * self.rounding;
         if score.is_nan() { f32::NEG_INFINITY } else { score.min(f32::MAX) }
     }
 }
