@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::index::{
     BuildParams, BuildRun, CodeSpace, Codes, GraphBuilder, RowSpace, Space, Vectors, measure_recall,
 };
-use crate::native::{GraphFile, GraphParams, HnswLinks};
+use crate::native::{GraphFile, GraphParams, HnswLinks, ROWS_MAX};
 use crate::schema::{RecallCurve, VectorColumn};
 use crate::storage::ChecksumWriter;
 
@@ -25,8 +25,19 @@ pub(super) struct GraphJob<'a> {
 
 impl GraphJob<'_> {
     /// Links the vectors, measures what searches find, and writes the file, which is yet to be
-    /// finished.
+    /// finished. Refuses more than [`ROWS_MAX`] vectors, and a base that has more than there are.
     pub fn build(&self) -> Result<(ChecksumWriter, RecallCurve)> {
+        let (count, known) =
+            (self.vectors.count(), self.base.map_or(0, |base| base.levels().len()));
+        if count > ROWS_MAX {
+            return Err(Error::internal(format!(
+                "{count} rows are more than the {ROWS_MAX} that one graph can have"
+            )));
+        }
+        if known > count {
+            let detail = format!("a graph of {known} nodes cannot be extended to {count}");
+            return Err(Error::damaged(&self.path, 0, detail));
+        }
         match Codes::new(self.column, self.vectors.iter()) {
             Some(codes) => {
                 let space = CodeSpace::new(&codes, self.column, &self.vectors);
