@@ -141,8 +141,11 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
     pub fn new(space: &'a S, params: BuildParams, base: Option<&HnswLinks<'_>>) -> Self {
         let width = params.max_neighbor_count.max(2) as usize;
         let known = base.map_or(&[][..], |base| base.levels());
+        let highest = levels_max(params.max_neighbor_count.max(2));
         let mut levels = known.to_vec();
-        levels.extend((known.len()..space.count()).map(|node| draw_levels(node as u64, width)));
+        levels.extend(
+            (known.len()..space.count()).map(|node| draw_levels(node as u64, width, highest)),
+        );
         let mut upper_starts = Vec::with_capacity(levels.len());
         let mut end = 0;
         for count in &levels {
@@ -326,8 +329,9 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
             let found = worker.scratch.beam.nearest().filter(|(_, id)| *id != node);
             worker.candidates.extend(found);
             let mut chosen = std::mem::take(&mut worker.by_level[level]);
-            let candidates = worker.candidates.clone();
+            let candidates = std::mem::take(&mut worker.candidates);
             self.choose(&candidates, self.width, worker, &mut chosen);
+            worker.candidates = candidates;
             worker.by_level[level] = chosen;
         }
         // From the lowest level up: whoever finds the node on a level finds it linked below.
@@ -381,8 +385,8 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
 
     /// Chooses at most `most` of the candidates, which are in order of their rank to a node: each
     /// that is nearer to the node than to any chosen before it (the paper's algorithm 4). As near to
-    /// both counts as nearer for a quarter of the list: so copies of a row are linked to each other, and to
-    /// the rest as well.
+    /// both counts as nearer for a quarter of the list: so copies of a row are linked to each other,
+    /// and to the rest as well.
     fn choose(
         &self,
         candidates: &[(f32, u32)],
@@ -444,9 +448,9 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
     }
 }
 
-/// The number of levels of a node, 1 and up: each level has one in `width` of the nodes below it.
+/// The number of levels of a node, 1 to `highest`: each level has one in `width` of the nodes below it.
 /// Always the same for a node, so that a build gives the same levels again.
-fn draw_levels(node: u64, width: usize) -> u8 {
+fn draw_levels(node: u64, width: usize, highest: usize) -> u8 {
     // SplitMix64 (Steele, Lea & Flood, 2014).
     let mut bits = node.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -455,5 +459,5 @@ fn draw_levels(node: u64, width: usize) -> u8 {
     // Within 0 and 1, both excluded.
     let uniform = ((bits >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     let level = -uniform.ln() / (width as f64).ln();
-    1 + (level as usize).min(levels_max(width as u32) - 1) as u8
+    1 + (level as usize).min(highest.saturating_sub(1)) as u8
 }

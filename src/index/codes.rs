@@ -1,8 +1,9 @@
 //! Vectors as 8-bit codes: a fourth of the memory of floats, and distances in integers.
 //!
 //! Scalar quantization with one step for all dimensions, so that sums of integers rank as distances
-//! do. The mean of each dimension is taken off first, which no ranking notices, and the step is chosen so that nearly all of a sample lies within 127 steps; what lies beyond is cut. Rows
-//! of bytes are their own codes and rank exactly.
+//! do. The mean of each dimension is taken off first, which no ranking notices, and the step is chosen
+//! so that nearly all of a sample lies within 127 steps; what lies beyond is cut. Rows of bytes are
+//! their own codes and rank exactly.
 //!
 //! Codes rank; they do not score. Whoever uses them scores the finalists from the stored rows.
 

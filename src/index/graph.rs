@@ -86,6 +86,24 @@ pub(super) struct Scratch {
     bridges: Vec<u32>,
 }
 
+/// Ranks nodes met for the first time, and asks the CPU for the links that are likely followed next.
+#[inline(always)]
+fn meet(
+    level: &impl Level,
+    ranker: &impl Ranker,
+    fresh: &[u32],
+    ranks: &mut Vec<f32>,
+    beam: &mut Beam,
+) {
+    if let Some(next) = beam.next() {
+        level.prefetch_links(next);
+    }
+    ranker.rank(fresh, ranks);
+    for (id, rank) in fresh.iter().zip(ranks.iter()) {
+        beam.offer(*rank, *id);
+    }
+}
+
 /// Walks towards the query that `ranker` holds from the nodes of `entries`, all different, and leaves
 /// the `ef` nearest nodes met in the beam.
 pub(super) fn walk(
@@ -110,13 +128,7 @@ pub(super) fn walk(
                 fresh.push(link);
             }
         });
-        if let Some(next) = beam.next() {
-            level.prefetch_links(next);
-        }
-        ranker.rank(fresh, ranks);
-        for (id, rank) in fresh.iter().zip(ranks.iter()) {
-            beam.offer(*rank, *id);
-        }
+        meet(level, ranker, fresh, ranks, beam);
     }
 }
 
@@ -181,13 +193,7 @@ fn walk_admitted(
                 });
             }
         }
-        if let Some(next) = beam.next() {
-            level.prefetch_links(next);
-        }
-        ranker.rank(fresh, ranks);
-        for (id, rank) in fresh.iter().zip(ranks.iter()) {
-            beam.offer(*rank, *id);
-        }
+        meet(level, ranker, fresh, ranks, beam);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::codes::Codes;
 use super::graph::Ranker;
-use crate::schema::{Metric, VectorColumn};
+use crate::schema::{Metric, VectorColumn, decode_floats};
 use crate::simd::{CodeQuery, Query, prefetch_bytes};
 
 /// The vectors that the nodes of a graph stand for.
@@ -190,14 +190,14 @@ fn query_of(column: &VectorColumn, vector: &[u8]) -> Option<Query> {
 
 /// What is missing of each vector's length to the length of the longest, as another dimension.
 fn lifts(column: &VectorColumn, vectors: &impl Vectors) -> Vec<f32> {
-    // The score of an inner product is its negative.
-    let square = |node| -> Option<f32> {
-        let vector = vectors.vector(node);
-        query_of(column, vector)?.distance(vector).map(|score| -score)
+    let mut floats = Vec::new();
+    let mut square = |node| -> f32 {
+        let dimension = column.dimension as usize;
+        decode_floats(vectors.vector(node), column.element, dimension, false, &mut floats);
+        let square: f64 = floats.iter().map(|x| f64::from(*x).powi(2)).sum();
+        if square <= f64::from(f32::MAX) { square as f32 } else { 0.0 }
     };
-    let mut squares: Vec<f32> =
-        (0..vectors.count() as u32).map(|node| square(node).unwrap_or(0.0)).collect();
-    squares.iter_mut().filter(|square| !square.is_finite()).for_each(|square| *square = 0.0);
+    let squares: Vec<f32> = (0..vectors.count() as u32).map(&mut square).collect();
     let longest = squares.iter().copied().fold(0.0, f32::max);
     squares.into_iter().map(|square| (longest - square).max(0.0).sqrt()).collect()
 }
