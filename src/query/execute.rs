@@ -134,7 +134,8 @@ impl From<Error> for Stop {
     }
 }
 
-/// Answers a query over what a snapshot sees. `None` for a query that did not stay short at [`Place::Socket`].
+/// Answers a query over what a snapshot sees. `None` for a query that did not stay short at
+/// [`Place::Socket`].
 pub fn execute(
     compute: &Compute,
     place: Place,

@@ -16,6 +16,8 @@ use crate::simd::{Query, prefetch_bytes};
 const SCAN_STEPS: usize = 10;
 /// Allowed rows that a walk begins with: the regions it may go through need not touch each other.
 const SEEDS: usize = 400;
+/// An exact search looks at the codes of all rows where at least one in so many is allowed.
+const SPARSE: u64 = 8;
 /// Rows ranked at once.
 const RUN: usize = 32;
 
@@ -212,7 +214,11 @@ pub fn scan_growing(view: &GrowingView, search: &SegmentSearch<'_>, top: &mut To
 /// Offers every allowed live row of a sealed segment, but for those whose codes prove that they are
 /// of no use.
 pub fn scan_sealed(sealed: &Sealed, search: &SegmentSearch<'_>, top: &mut TopK) {
-    if let Some((codes, rows)) = sealed.codes(search.column)
+    // Few rows are looked at one by one sooner than all codes are.
+    let is_dense =
+        search.allowed.is_none_or(|set| set.len() as u64 * SPARSE >= u64::from(sealed.rows()));
+    if is_dense
+        && let Some((codes, rows)) = sealed.codes(search.column)
         && let Some(bounds) = Bounds::new(codes, search.metric, search.vector)
     {
         let admits = |id: u32| {
