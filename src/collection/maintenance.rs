@@ -204,10 +204,9 @@ impl Collection {
             return Err(Error::internal("a segment to be merged is not in the manifest"));
         };
         self.admit_merge(&sources)?;
-        let kept = if job.extend_first { 1 } else { 0 };
         *self.merging.lock() = Some(Merging {
             sources: job.sources.clone(),
-            rows: sources.iter().skip(kept).map(|source| u64::from(source.rows())).sum(),
+            rows: self.rows_to_link(job, &sources),
             linked_before: self.built.load(Ordering::Relaxed),
             started,
         });
@@ -245,6 +244,20 @@ impl Collection {
         });
         let rows: u64 = sources.iter().map(|source| u64::from(source.rows())).sum();
         self.compute.memory().admit("merging segments", rows * row_bytes.sum::<u64>())
+    }
+
+    /// Rows that a merge links into graphs, once for each column that has one.
+    fn rows_to_link(&self, job: &MergeJob, sources: &[MergeSource]) -> u64 {
+        let GraphRule::FromRows(rows_min) = job.graphs else { return 0 };
+        let rows = |sources: &[MergeSource]| -> u64 {
+            sources.iter().map(|source| u64::from(source.rows())).sum()
+        };
+        if rows(sources) < rows_min {
+            return 0;
+        }
+        let kept = usize::from(job.extend_first);
+        let columns = self.schema.columns.iter().filter(|c| c.index != IndexKind::Flat).count();
+        rows(&sources[kept.min(sources.len())..]) * columns as u64
     }
 
     fn build_run(&self) -> BuildRun<'_> {
