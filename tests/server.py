@@ -15,6 +15,7 @@ import threading
 import time
 
 import grpc
+import urllib.parse
 from pyproximabe import AsyncClient, Client
 from pyproximabe.core.types import proxima_be_pb2_grpc
 
@@ -50,6 +51,12 @@ class Wire:
     def __getattr__(self, rpc):
         call = getattr(self._stub, rpc)
         return lambda request: call(request, timeout=CALL_SECONDS_MAX)
+
+    def with_detail(self, rpc, request):
+        """The answer, and the full words that a refusal carries beside it."""
+        answer, call = getattr(self._stub, rpc).with_call(request, timeout=CALL_SECONDS_MAX)
+        metadata = dict([*call.initial_metadata(), *call.trailing_metadata()])
+        return answer, urllib.parse.unquote(metadata.get("voisin-detail", ""))
 
 
 class Server:

@@ -223,8 +223,10 @@ fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<SearchParams
         }
     }
     match raw.param("exact") {
-        None | Some("false") => {}
-        Some("true") => exact = true,
+        None => {}
+        // In Python, str(True) is True.
+        Some(text) if text.eq_ignore_ascii_case("false") => {}
+        Some(text) if text.eq_ignore_ascii_case("true") => exact = true,
         Some(text) => {
             return Err(Error::query(format!("exact is {text:?}; it must be true or false")));
         }

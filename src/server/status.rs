@@ -357,6 +357,12 @@ mod tests {
                 OutOfRange,
             ),
             (
+                Error::OutOfMemory { what: "rows", bytes: 3, used: 2, limit: 1, setting: "s" },
+                -1010,
+                Detailed("Exceed Limit"),
+                ResourceExhausted,
+            ),
+            (
                 Error::Busy { what: "queue", limit: 1, setting: "s" },
                 -4008,
                 Detailed("Exceed Rate Limit"),

@@ -89,6 +89,10 @@ COLUMN_FAULTS = {
     "no dimension": (dict(dimension=0), -1004),
     "unknown quantize_type": (dict(params={"quantize_type": "DT_VECTOR_FP64"}), -1004),
     "quantize_type misspelt": (dict(params={"quantize_type": "int8"}), -1004),
+    "no recall": (dict(params={"recall_target": "0"}), -1004),
+    "more recall than all": (dict(params={"recall_target": "1.5"}), -1004),
+    "no candidates": (dict(params={"ef_search": "0"}), -1004),
+    "unknown index_type": (dict(params={"index_type": "IVF_FLAT"}), -1004),
     "quantize_type on FP16": (dict(data_type=FP16, params={"quantize_type": "DT_VECTOR_INT8"}), -1004),
     "quantize_type on INT8": (dict(data_type=INT8, params={"quantize_type": "DT_VECTOR_INT4"}), -1004),
 }

@@ -146,3 +146,22 @@ def test_the_sdk_refuses_empty_features_before_they_are_sent(client, made):
         client.query(made, "v", b"", data_type="VECTOR_FP32", dimension=DIMENSION, batch_count=1)
     with pytest.raises(ProximaBeException, match="Empty dimension"):
         client.query(made, "v", pack(FP32, VECTOR), data_type="VECTOR_FP32", dimension=DIMENSION, batch_count=0)
+
+
+@pytest.mark.parametrize("params", [
+    {"ef_search": "0"}, {"ef_search": "65537"}, {"ef_search": "many"}, {"recall_target": "0"},
+    {"recall_target": "1.01"}, {"recall_target": "nan"}, {"recall_target": "most"}, {"refine_k": "0.9"},
+    {"refine_k": "101"}, {"refine_k": "nan"}, {"exact": "maybe"},
+], ids=lambda params: "=".join(*params.items()))
+def test_a_search_parameter_outside_its_range_is_named(wire, made, params):
+    (name, value), = params.items()
+    answer, detail = wire.with_detail("query", ask(made, VECTOR, params=params))
+    refused(answer, -2010)
+    assert name in detail and value in detail, detail
+
+
+def test_candidates_and_a_recall_exclude_each_other(wire, made):
+    params = {"ef_search": "10", "recall_target": "0.9"}
+    answer, detail = wire.with_detail("query", ask(made, VECTOR, params=params))
+    refused(answer, -2010)
+    assert "ef_search" in detail and "recall_target" in detail, detail
