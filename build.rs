@@ -23,7 +23,7 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Compiles `src/native/shim.cpp` against the headers that `faiss-sys` installed, and links it and
+/// Compiles the C++ of `src/native` against the headers that `faiss-sys` installed, and links it and
 /// OpenBLAS. `cc` reads the same `CXXFLAGS` that faiss was compiled with, so both use one
 /// instruction set.
 ///
@@ -32,7 +32,8 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
 /// -llapack` of `faiss-sys`; since the shim needs a symbol that only OpenBLAS has, the linker keeps
 /// it and takes the BLAS routines from it, whatever `libblas.so` happens to be on the machine.
 fn compile_faiss_shim() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=src/native/shim.cpp");
+    const SOURCES: [&str; 2] = ["src/native/shim.cpp", "src/native/trained.cpp"];
+    SOURCES.iter().for_each(|source| println!("cargo::rerun-if-changed={source}"));
     // faiss-sys is a direct dependency with `links`, so cargo names its output folder.
     let root = PathBuf::from(std::env::var("DEP_FAISS_C_ROOT")?);
     cc::Build::new()
@@ -42,7 +43,7 @@ fn compile_faiss_shim() -> Result<(), Box<dyn Error>> {
         .opt_level(3)
         .define("NDEBUG", None)
         .include(root.join("include"))
-        .file("src/native/shim.cpp")
+        .files(SOURCES)
         .try_compile("voisin_faiss_shim")?;
     println!("cargo::rustc-link-lib=openblas");
     Ok(())

@@ -5,7 +5,7 @@
 //! Graphs are merged, by extending the larger, when the small ones together reach half of the
 //! largest. So each row is linked into a graph about once, and a query meets few segments.
 
-use crate::segment::GraphRule;
+use crate::segment::IndexRule;
 
 /// Graph segments kept side by side at most.
 const GRAPHS_MAX: usize = 4;
@@ -25,8 +25,8 @@ pub struct SegmentFacts {
     pub rows: u64,
     /// Deleted rows.
     pub deleted: u64,
-    /// True when a column has a graph.
-    pub has_graph: bool,
+    /// True when a column has an index.
+    pub has_index: bool,
 }
 
 impl SegmentFacts {
@@ -38,8 +38,8 @@ impl SegmentFacts {
 /// The collection's and the server's wishes.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Rows from which a graph pays; `None` when no column has graphs.
-    pub graph_rows_min: Option<u64>,
+    /// Rows from which an index pays; `None` when no column has one.
+    pub index_rows_min: Option<u64>,
     /// Share of deleted rows above which a segment is rewritten.
     pub deleted_share_max: f64,
     /// Rows a merged segment may have.
@@ -55,10 +55,10 @@ pub struct Policy {
 pub struct MergeJob {
     /// The segments, in row order of the result.
     pub sources: Vec<u32>,
-    /// Keep the first source whole and extend its graphs.
+    /// Keep the first source whole and extend its indexes.
     pub extend_first: bool,
-    /// Graphs of the result.
-    pub graphs: GraphRule,
+    /// Indexes of the result.
+    pub indexes: IndexRule,
 }
 
 impl Policy {
@@ -67,8 +67,8 @@ impl Policy {
         if self.is_still { REST_RATIO } else { EXTEND_RATIO }
     }
 
-    fn graphs(&self) -> GraphRule {
-        self.graph_rows_min.map_or(GraphRule::None, GraphRule::FromRows)
+    fn indexes(&self) -> IndexRule {
+        self.index_rows_min.map_or(IndexRule::None, IndexRule::FromRows)
     }
 
     /// The next merge, or `None` when all is well. Every merge it proposes leaves fewer segments,
@@ -87,15 +87,15 @@ impl Policy {
             .iter()
             .filter(|s| s.deleted > 0 && s.deleted as f64 > self.deleted_share_max * s.rows as f64)
             .max_by_key(|s| s.deleted)?;
-        Some(MergeJob { sources: vec![worst.id], extend_first: false, graphs: self.graphs() })
+        Some(MergeJob { sources: vec![worst.id], extend_first: false, indexes: self.indexes() })
     }
 
     /// Rows without a graph go into one.
     fn link_waiting(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
-        let rows_min = self.graph_rows_min?;
+        let rows_min = self.index_rows_min?;
         let mut waiting: Vec<&SegmentFacts> = Vec::new();
         let mut rows = 0;
-        for segment in segments.iter().filter(|s| !s.has_graph) {
+        for segment in segments.iter().filter(|s| !s.has_index) {
             if waiting.is_empty() || rows + segment.live() <= self.rows_max {
                 rows += segment.live();
                 waiting.push(segment);
@@ -106,7 +106,7 @@ impl Policy {
         }
         let base = segments
             .iter()
-            .filter(|s| s.has_graph)
+            .filter(|s| s.has_index)
             .filter(|s| s.rows <= self.extend_ratio() * rows && s.rows + rows <= self.rows_max)
             .max_by_key(|s| s.rows);
         let ids = waiting.iter().map(|s| s.id);
@@ -114,9 +114,11 @@ impl Policy {
             Some(base) => MergeJob {
                 sources: std::iter::once(base.id).chain(ids).collect(),
                 extend_first: true,
-                graphs: self.graphs(),
+                indexes: self.indexes(),
             },
-            None => MergeJob { sources: ids.collect(), extend_first: false, graphs: self.graphs() },
+            None => {
+                MergeJob { sources: ids.collect(), extend_first: false, indexes: self.indexes() }
+            }
         })
     }
 
@@ -133,16 +135,16 @@ impl Policy {
         }
         let base = segments
             .iter()
-            .filter(|s| s.has_graph)
+            .filter(|s| s.has_index)
             .filter(|s| s.rows <= REST_RATIO * rows && s.rows + rows <= self.rows_max)
             .min_by_key(|s| s.rows)?;
         let sources = std::iter::once(base.id).chain(waiting.iter().map(|s| s.id));
-        Some(MergeJob { sources: sources.collect(), extend_first: true, graphs: self.graphs() })
+        Some(MergeJob { sources: sources.collect(), extend_first: true, indexes: self.indexes() })
     }
 
     /// Graphs are joined by extending the largest.
     fn join_graphs(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
-        let mut graphs: Vec<&SegmentFacts> = segments.iter().filter(|s| s.has_graph).collect();
+        let mut graphs: Vec<&SegmentFacts> = segments.iter().filter(|s| s.has_index).collect();
         graphs.sort_by_key(|s| std::cmp::Reverse(s.rows));
         let (largest, rest) = graphs.split_first()?;
         let small: u64 = rest.iter().map(|s| s.live()).sum();
@@ -161,12 +163,16 @@ impl Policy {
                 sources.push(segment.id);
             }
         }
-        (sources.len() > 1).then(|| MergeJob { sources, extend_first: true, graphs: self.graphs() })
+        (sources.len() > 1).then(|| MergeJob {
+            sources,
+            extend_first: true,
+            indexes: self.indexes(),
+        })
     }
 
     /// Segments without graphs are merged when several are of a size.
     fn join_flat(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
-        let mut flat: Vec<&SegmentFacts> = segments.iter().filter(|s| !s.has_graph).collect();
+        let mut flat: Vec<&SegmentFacts> = segments.iter().filter(|s| !s.has_index).collect();
         flat.sort_by_key(|s| s.live());
         let mut sources = Vec::new();
         let mut rows = 0;
@@ -182,7 +188,7 @@ impl Policy {
         (sources.len() >= FLAT_FAN_IN).then(|| MergeJob {
             sources,
             extend_first: false,
-            graphs: self.graphs(),
+            indexes: self.indexes(),
         })
     }
 
@@ -198,7 +204,7 @@ impl Policy {
         (sources.len() > 1).then(|| MergeJob {
             sources,
             extend_first: false,
-            graphs: self.graphs(),
+            indexes: self.indexes(),
         })
     }
 }
@@ -211,7 +217,7 @@ mod tests {
 
     fn policy() -> Policy {
         Policy {
-            graph_rows_min: Some(10_000),
+            index_rows_min: Some(10_000),
             deleted_share_max: 0.2,
             rows_max: u64::MAX,
             segments_max: 16,
@@ -219,8 +225,8 @@ mod tests {
         }
     }
 
-    fn segment(id: u32, rows: u64, has_graph: bool) -> SegmentFacts {
-        SegmentFacts { id, rows, deleted: 0, has_graph }
+    fn segment(id: u32, rows: u64, has_index: bool) -> SegmentFacts {
+        SegmentFacts { id, rows, deleted: 0, has_index }
     }
 
     #[test]
@@ -247,7 +253,7 @@ mod tests {
 
     #[test]
     fn segments_as_large_as_the_collection_allows_stay_as_they_are() {
-        let policy = Policy { rows_max: 100, graph_rows_min: None, ..policy() };
+        let policy = Policy { rows_max: 100, index_rows_min: None, ..policy() };
         let segments: Vec<_> = (0..10).map(|id| segment(id, 100, false)).collect();
         assert_eq!(policy.next_merge(&segments), None);
         let segments: Vec<_> = (0..17).map(|id| segment(id, 100, false)).collect();
@@ -265,9 +271,9 @@ mod tests {
         let live: u64 = sources.iter().map(|s| s.live()).sum();
         let mut left: Vec<_> = segments.iter().filter(|s| !is_source(s)).copied().collect();
         let rows = live + extended;
-        let has_graph = matches!(job.graphs, GraphRule::FromRows(min) if rows >= min.max(2));
+        let has_index = matches!(job.indexes, IndexRule::FromRows(min) if rows >= min.max(2));
         if rows > 0 {
-            left.push(SegmentFacts { id, rows, deleted: extended, has_graph });
+            left.push(SegmentFacts { id, rows, deleted: extended, has_index });
         }
         left
     }
@@ -284,17 +290,17 @@ mod tests {
             let policy = Policy {
                 rows_max,
                 is_still,
-                graph_rows_min: graphs.then_some(10_000),
+                index_rows_min: graphs.then_some(10_000),
                 ..policy()
             };
             let mut segments: Vec<_> = sizes
                 .into_iter()
                 .enumerate()
-                .map(|(id, (rows, deleted, has_graph))| SegmentFacts {
+                .map(|(id, (rows, deleted, has_index))| SegmentFacts {
                     id: id as u32,
                     rows,
                     deleted: rows * deleted / 100,
-                    has_graph: has_graph && graphs && rows >= 10_000,
+                    has_index: has_index && graphs && rows >= 10_000,
                 })
                 .collect();
             let live: u64 = segments.iter().map(SegmentFacts::live).sum();

@@ -19,7 +19,7 @@ use crate::index::BuildRun;
 use crate::manifest::{FileEntry, Manifest, SegmentEntry};
 use crate::schema::IndexKind;
 use crate::segment::{
-    BuildPlan, Built, GraphRule, MergeSource, Sealed, build_segment, encode_tombstones,
+    BuildPlan, Built, IndexRule, MergeSource, Sealed, build_segment, encode_tombstones,
     segment_folder,
 };
 use crate::storage::ChecksumWriter;
@@ -138,13 +138,10 @@ impl Collection {
 
     pub(super) fn policy(&self) -> Policy {
         let config = &self.config.segment;
-        let graph_columns = self.schema.columns.iter().filter_map(|column| match column.index {
-            IndexKind::Flat => None,
-            IndexKind::Hnsw { always: true, .. } => Some(2),
-            IndexKind::Hnsw { always: false, .. } => Some(config.graph_rows_min),
-        });
+        let columns = self.schema.columns.iter();
+        let rows_min = columns.filter_map(|column| column.index.rows_min(config.graph_rows_min));
         Policy {
-            graph_rows_min: graph_columns.min(),
+            index_rows_min: rows_min.min(),
             deleted_share_max: config.deleted_share_max,
             rows_max: self.schema.max_docs_per_segment,
             segments_max: config.segments_max as usize,
@@ -164,10 +161,21 @@ impl Collection {
                 id: sealed.id,
                 rows: u64::from(sealed.rows()),
                 deleted: sealed.tombstones.deleted(),
-                has_graph: sealed.has_graph(),
+                has_index: sealed.has_index() || self.is_beyond_indexing(sealed),
             })
             .collect();
         self.policy().next_merge(&facts)
+    }
+
+    /// True for a segment with rows enough for an index and too few vectors in every column: waiting
+    /// for more of its kind does not help it.
+    fn is_beyond_indexing(&self, sealed: &Sealed) -> bool {
+        let graph_rows_min = self.config.segment.graph_rows_min;
+        let columns = self.schema.columns.iter().enumerate();
+        let mut wishes = columns
+            .filter_map(|(place, column)| Some((place, column.index.rows_min(graph_rows_min)?)));
+        let has_rows = wishes.clone().any(|(_, rows_min)| u64::from(sealed.rows()) >= rows_min);
+        has_rows && !wishes.any(|(place, min)| u64::from(sealed.vectors(place)) >= min)
     }
 
     fn seal(self: &Arc<Self>, frozen: &Frozen) -> Result<()> {
@@ -178,7 +186,7 @@ impl Collection {
             sources: &sources,
             extend_first: false,
             sequence,
-            graphs: GraphRule::None,
+            indexes: IndexRule::None,
             run: self.build_run(),
         };
         let built = self.build(&plan)?;
@@ -216,7 +224,7 @@ impl Collection {
             sources: &sources,
             extend_first: job.extend_first,
             sequence,
-            graphs: job.graphs,
+            indexes: job.indexes,
             run: self.build_run(),
         };
         let built = self.build(&plan)?;
@@ -236,11 +244,9 @@ impl Collection {
     /// Refuses a merge whose codes and links would not fit: old and new ones are held side by side
     /// until the new segment is shown, and the links once more while they are made.
     fn admit_merge(&self, sources: &[MergeSource]) -> Result<()> {
-        let row_bytes = self.schema.columns.iter().map(|column| match column.index {
-            IndexKind::Flat => 0,
-            IndexKind::Hnsw { max_neighbor_count, .. } => {
-                u64::from(column.dimension) + 4 * 2 * 2 * u64::from(max_neighbor_count)
-            }
+        let row_bytes = self.schema.columns.iter().map(|column| {
+            let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
+            column.index.row_bytes(column.dimension, vector_bytes)
         });
         let rows: u64 = sources.iter().map(|source| u64::from(source.rows())).sum();
         self.compute.memory().admit("merging segments", rows * row_bytes.sum::<u64>())
@@ -248,7 +254,7 @@ impl Collection {
 
     /// Rows that a merge links into graphs, once for each column that has one.
     fn rows_to_link(&self, job: &MergeJob, sources: &[MergeSource]) -> u64 {
-        let GraphRule::FromRows(rows_min) = job.graphs else { return 0 };
+        let IndexRule::FromRows(rows_min) = job.indexes else { return 0 };
         let rows = |sources: &[MergeSource]| -> u64 {
             sources.iter().map(|source| u64::from(source.rows())).sum()
         };

@@ -494,13 +494,13 @@ impl Collection {
     /// How far indexing is.
     pub fn indexing(&self) -> IndexingReport {
         let snapshot = self.published.snapshot();
-        let has_graphs = self.policy().graph_rows_min.is_some();
-        let flat = snapshot.sealed.iter().filter(|sealed| !sealed.has_graph());
+        let has_indexes = self.policy().index_rows_min.is_some();
+        let flat = snapshot.sealed.iter().filter(|sealed| !sealed.has_index());
         let flat: u64 = flat.map(|sealed| u64::from(sealed.rows())).sum();
         let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
         let growing: u64 = growing.map(|view| u64::from(view.rows)).sum();
         let mut report = IndexingReport {
-            rows_waiting: if has_graphs { flat + growing } else { 0 },
+            rows_waiting: if has_indexes { flat + growing } else { 0 },
             ..IndexingReport::default()
         };
         if let Some(merging) = &*self.merging.lock() {

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::memory::MemoryLimit;
 use crate::schema::{CollectionSchema, NewCollection, SchemaLimits};
-use crate::segment::ForwardStore;
+use crate::segment::{ForwardStore, check_indexes};
 use crate::storage::{Directory, Disk, FolderLock, RealDisk, replace_file};
 
 pub use verify::{CollectionReport, VerifyReport, verify};
@@ -219,6 +219,7 @@ impl Database {
             catalog.open.contains_key(name) || catalog.unserved.contains_key(name)
         };
         let schema = CollectionSchema::new(new, &limits, catalog_names)?;
+        check_indexes(&schema)?;
         let count = self.catalog.read().open.len() as u64;
         if count >= u64::from(self.config.limits.collections_max) {
             return Err(Error::LimitExceeded {

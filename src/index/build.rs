@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use parking_lot::{Mutex, RwLock};
 use rayon::ThreadPool;
 
-use super::graph::{LINE_LINKS, Level, NONE, Ranker, Scratch, walk};
-use super::space::{Around, Space};
+use super::graph::{LINE_LINKS, Level, NONE, Ranker, SCRATCH, Scratch, walk};
+use super::recall::RecallSample;
+use super::space::{Around, Space, Vectors};
 use crate::native::{HnswLinks, levels_max};
+use crate::schema::{REFINE_K, RecallCurve};
 use crate::simd::{large_vec, prefetch};
 
 /// Nodes a thread takes at once.
@@ -38,6 +40,9 @@ pub struct BuildParams {
     /// Candidates kept while a node's neighbours are looked for. 1 and up.
     pub ef_construction: u32,
 }
+
+/// Numbers of candidates that are measured.
+pub const GRAPH_LADDER: [u32; 12] = [12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
 
 /// What a build runs on, and who watches it.
 #[derive(Debug, Clone, Copy)]
@@ -235,9 +240,20 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
         lists.map(|place| place.load(Ordering::Relaxed))
     }
 
+    /// Measures what searches of the finished graph will find.
+    pub fn measure<V: Vectors>(&self, sample: &RecallSample<'_, V>) -> RecallCurve {
+        sample.curve(&GRAPH_LADDER, REFINE_K, |probe| {
+            SCRATCH.with_borrow_mut(|scratch| {
+                let ef = probe.effort as usize;
+                let found = self.search_without(probe.node, &probe.ranker, ef, scratch);
+                found.take(probe.count).collect()
+            })
+        })
+    }
+
     /// The `ef` nodes nearest to the query that `ranker` holds, as a search of the finished graph would
     /// find them were `hidden` not in it, nearest first.
-    pub(super) fn search_without(
+    fn search_without(
         &self,
         hidden: u32,
         ranker: &impl Ranker,

@@ -133,7 +133,7 @@ pub(super) fn walk(
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
 /// [`walk`] over admitted nodes alone. A node that is not admitted is a bridge: what it links to

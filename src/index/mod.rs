@@ -17,11 +17,11 @@ mod topk;
 mod visited;
 
 pub use bounds::Bounds;
-pub use build::{BuildParams, BuildRun, GraphBuilder};
+pub use build::{BuildParams, BuildRun, GRAPH_LADDER, GraphBuilder};
 pub use codes::{CodeRanker, Codes};
 pub use exact::{ScanTarget, scan};
 pub use graph::{HnswGraph, Ranker};
-pub use recall::{ScoreRanker, finalists, measure_recall};
+pub use recall::{AnyRanker, Probe, RecallSample, finalists};
 pub use row_set::RowSet;
 pub use shortlist::Shortlist;
 pub use space::{CodeSpace, RowSpace, Space, Vectors};

@@ -69,6 +69,7 @@ fn params(column: &VectorColumn) -> GraphParams {
         dimension: column.dimension,
         max_neighbor_count: 16,
         ef_construction: 100,
+        quantized: false,
     }
 }
 
@@ -341,18 +342,39 @@ fn faiss_reads_the_files_and_finds_the_same() {
         let rows = random(&column, ROWS, (0.0, 1.0), &mut rng);
         let params = params(&column);
         let bytes = file(&params, &column, &rows, None);
-        let graph = Graph::from_bytes(&bytes, &params).expect("faiss reads it");
-        assert_eq!(graph.len(), ROWS);
-        let (mut found, mut mean) = (Vec::new(), 0.0);
-        for query in random(&column, 20, (0.0, 1.0), &mut rng) {
-            graph.search(&query, K, 100, &mut found).expect("faiss searches it");
-            let found: Vec<u32> = found.iter().map(|(_, id)| *id).collect();
-            mean += recall(&found, &scores(&column, &rows, &query)) / 20.0;
+        check_with_faiss(&column, &params, &bytes, &rows, &mut rng);
+        let of_bytes = GraphParams { quantized: true, ..params };
+        if !column.element.is_binary()
+            && !matches!(column.element, ElementType::Int8 | ElementType::Int4)
+            && column.metric != Metric::Manhattan
+        {
+            let quantized = file(&of_bytes, &column, &rows, None);
+            check_with_faiss(&column, &of_bytes, &quantized, &rows, &mut rng);
+            assert!(quantized.len() < bytes.len());
         }
-        assert!(mean >= 0.95, "recall {mean} for {column:?}");
-        // What faiss writes of it is what was written, to the last byte.
-        assert!(graph.to_bytes().expect("bytes") == bytes, "{column:?}");
     }
+}
+
+fn check_with_faiss(
+    column: &VectorColumn,
+    params: &GraphParams,
+    bytes: &[u8],
+    rows: &[Vec<u8>],
+    rng: &mut StdRng,
+) {
+    let graph = Graph::from_bytes(bytes, params).expect("faiss reads it");
+    assert_eq!(graph.len(), ROWS);
+    let (mut found, mut mean) = (Vec::new(), 0.0);
+    for query in random(column, 20, (0.0, 1.0), rng) {
+        // What bytes rank, floats score: a few more are asked for.
+        let count = if params.quantized { 2 * K } else { K };
+        graph.search(&query, count, 100, &mut found).expect("faiss searches it");
+        let found: Vec<u32> = found.iter().map(|(_, id)| *id).collect();
+        mean += recall(&found, &scores(column, rows, &query)) / 20.0;
+    }
+    assert!(mean >= 0.95, "recall {mean} for {column:?}, {params:?}");
+    // What faiss writes of it is what was written, to the last byte.
+    assert!(graph.to_bytes().expect("bytes") == bytes, "{column:?}");
 }
 
 #[test]

@@ -91,17 +91,18 @@ pub struct SegmentEntry {
     pub rows: u32,
     /// The rows themselves.
     pub rows_file: FileEntry,
-    /// One graph per index column that has one.
-    pub graph_files: Vec<GraphEntry>,
+    /// One index per index column that has one.
+    #[serde(rename = "graph_files")]
+    pub index_files: Vec<IndexEntry>,
     /// Rows deleted at or below the manifest's checkpoint, where there are any.
     pub tombstones_file: Option<FileEntry>,
     /// For statistics.
     pub inserted: Inserted,
 }
 
-/// The graph of one index column.
+/// The index of one index column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GraphEntry {
+pub struct IndexEntry {
     /// Position of the column in the schema.
     pub column: u32,
     /// The file.
@@ -115,7 +116,7 @@ impl SegmentEntry {
     /// Every file of the segment.
     pub fn files(&self) -> impl Iterator<Item = &FileEntry> {
         std::iter::once(&self.rows_file)
-            .chain(self.graph_files.iter().map(|graph| &graph.file))
+            .chain(self.index_files.iter().map(|index| &index.file))
             .chain(&self.tombstones_file)
     }
 }

@@ -91,7 +91,10 @@ unsafe extern "C" {
 }
 
 /// Runs a shim call with room for its message.
-fn call(operation: &'static str, body: impl FnOnce(*mut c_char, usize) -> i32) -> NativeResult<()> {
+pub(super) fn call(
+    operation: &'static str,
+    body: impl FnOnce(*mut c_char, usize) -> i32,
+) -> NativeResult<()> {
     let mut message = [0u8; MESSAGE_BYTES];
     if body(message.as_mut_ptr().cast(), message.len()) == 0 {
         return Ok(());

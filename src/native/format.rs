@@ -19,7 +19,8 @@ use super::layout::{FaissMetric, Layout, Storage};
 
 /// faiss gives up on levels less likely than 1e-9; with 2 links per node that is after 29 of them.
 pub const LEVELS_MAX: usize = 64;
-/// `faiss::ScalarQuantizer::QuantizerType` of halves and of signed bytes.
+/// `faiss::ScalarQuantizer::QuantizerType` of bytes with ranges, of halves and of signed bytes.
+pub(super) const QUANTIZER_BYTES: i32 = 0;
 pub(super) const QUANTIZER_HALVES: i32 = 4;
 pub(super) const QUANTIZER_SIGNED_BYTES: i32 = 8;
 
@@ -113,7 +114,7 @@ pub(super) fn check<'a>(
 pub(super) fn kinds(layout: &Layout) -> (&'static [u8; 4], &'static [u8; 4]) {
     match (layout.storage, layout.metric) {
         (Storage::Bits, _) => (b"IBHf", b"IBxF"),
-        (Storage::Halves | Storage::SignedBytes, _) => (b"IHNs", b"IxSQ"),
+        (Storage::Halves | Storage::SignedBytes | Storage::Bytes, _) => (b"IHNs", b"IxSQ"),
         (Storage::Floats, FaissMetric::InnerProduct) => (b"IHNf", b"IxFI"),
         (Storage::Floats, FaissMetric::L2) => (b"IHNf", b"IxF2"),
         (Storage::Floats, FaissMetric::L1) => (b"IHNf", b"IxFl"),
@@ -308,32 +309,38 @@ fn check_storage(
         Storage::Bits => input.vector_of("rows", 1, elements(dimension / 8)?)?,
         Storage::Halves => {
             let codes = elements(dimension * 2)?;
-            check_quantizer(input, QUANTIZER_HALVES, dimension, dimension * 2)?;
+            check_quantizer(input, QUANTIZER_HALVES, dimension, dimension * 2, 0)?;
             input.vector_of("rows", 1, codes)?
         }
         Storage::SignedBytes => {
             let codes = elements(dimension)?;
-            check_quantizer(input, QUANTIZER_SIGNED_BYTES, dimension, dimension)?;
+            check_quantizer(input, QUANTIZER_SIGNED_BYTES, dimension, dimension, 0)?;
+            input.vector_of("rows", 1, codes)?
+        }
+        Storage::Bytes => {
+            let codes = elements(dimension)?;
+            check_quantizer(input, QUANTIZER_BYTES, dimension, dimension, 2 * dimension)?;
             input.vector_of("rows", 1, codes)?
         }
     };
     Ok(())
 }
 
-/// Checks the description of a scalar quantizer that needs no training. `kind` is a
+/// Checks the description of a scalar quantizer that was trained to so many numbers. `kind` is a
 /// `faiss::ScalarQuantizer::QuantizerType`.
 fn check_quantizer(
     input: &mut Input<'_>,
     kind: i32,
     dimension: usize,
     code_bytes: usize,
+    trained: usize,
 ) -> NativeResult<()> {
     input.expect("quantizer type", &kind.to_le_bytes())?;
     input.expect("range statistic", &0i32.to_le_bytes())?;
     input.expect("range argument", &0f32.to_le_bytes())?;
     input.expect("quantizer dimension", &(dimension as u64).to_le_bytes())?;
     input.expect("code size", &(code_bytes as u64).to_le_bytes())?;
-    input.vector_of("training", 4, 0).map(|_| ())
+    input.vector_of("training", 4, trained).map(|_| ())
 }
 
 fn damaged(offset: usize, detail: String) -> NativeError {

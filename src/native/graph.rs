@@ -33,6 +33,8 @@ pub struct GraphParams {
     pub max_neighbor_count: u32,
     /// Candidates kept while a row is linked in. Range 1 to 65536.
     pub ef_construction: u32,
+    /// The file holds bytes for floats, which have a range for each dimension.
+    pub quantized: bool,
 }
 
 /// A graph index. Searches may run on any number of threads at once.
@@ -56,7 +58,7 @@ pub fn read_links<'a>(bytes: &'a [u8], params: &GraphParams) -> NativeResult<Hns
 
 impl GraphParams {
     pub(super) fn spec(&self) -> NativeResult<(Layout, Spec, usize)> {
-        let layout = Layout::new(self.element, self.metric)?;
+        let layout = Layout::with_bytes(self.element, self.metric, self.quantized)?;
         check_range("dimension", self.dimension, 1, DIMENSION_MAX)?;
         check_range("max_neighbor_count", self.max_neighbor_count, 2, 256)?;
         check_range("ef_construction", self.ef_construction, 1, 65_536)?;
@@ -203,7 +205,7 @@ impl Graph {
         let mut floats = Vec::new();
         let query = match self.layout.storage {
             Storage::Bits => Rows::Bits(query),
-            Storage::Floats | Storage::Halves | Storage::SignedBytes => {
+            Storage::Floats | Storage::Halves | Storage::SignedBytes | Storage::Bytes => {
                 self.decode(query, &mut floats);
                 Rows::Floats(&floats)
             }

@@ -15,6 +15,8 @@ pub(super) enum Storage {
     SignedBytes = 2,
     /// Bits (`IndexBinaryHNSW`).
     Bits = 3,
+    /// Bytes, with a range for each dimension (`IndexHNSWSQ`, `QT_8bit`).
+    Bytes = 4,
 }
 
 /// A metric of faiss; the numbers are `faiss::MetricType`.
@@ -41,6 +43,15 @@ pub(super) struct Layout {
 impl Layout {
     /// The index for that element type and metric, or a refusal where the two do not fit.
     pub fn new(element: ElementType, metric: Metric) -> NativeResult<Layout> {
+        Self::with_bytes(element, metric, false)
+    }
+
+    /// The same with bytes for floats, if `quantized`.
+    pub fn with_bytes(
+        element: ElementType,
+        metric: Metric,
+        quantized: bool,
+    ) -> NativeResult<Layout> {
         let faiss_metric = match metric {
             Metric::SquaredEuclidean | Metric::Euclidean => FaissMetric::L2,
             Metric::InnerProduct | Metric::Cosine => FaissMetric::InnerProduct,
@@ -56,9 +67,15 @@ impl Layout {
             let (metric, element) = (metric.name(), element.name());
             return Err(NativeError::refused(format!("metric {metric} does not fit {element}")));
         }
+        let is_bytes = matches!(element, ElementType::Int8 | ElementType::Int4);
+        if quantized && (element.is_binary() || is_bytes || metric == Metric::Manhattan) {
+            let (metric, element) = (metric.name(), element.name());
+            return Err(NativeError::refused(format!("{element} by {metric} is not quantized")));
+        }
         // faiss's scalar quantizers know no L1, and unit vectors are not whole numbers.
         let storage = match (element, metric) {
             (ElementType::Binary32 | ElementType::Binary64, _) => Storage::Bits,
+            _ if quantized => Storage::Bytes,
             (_, Metric::Manhattan) | (ElementType::Fp32 | ElementType::Int16, _) => Storage::Floats,
             (ElementType::Fp16, _) => Storage::Halves,
             (ElementType::Int8 | ElementType::Int4, Metric::Cosine) => Storage::Floats,

@@ -1,7 +1,7 @@
 //! Foreign code: faiss behind a small C++ shim, and memory-mapped files.
 //!
-//! This is the only module with FFI and, beside `simd`, the only one with `unsafe`. Inside it, `ffi`
-//! and `mmap` hold all of that; the other files are checks that make those calls sound. What is
+//! This is the only module with FFI and, beside `simd`, the only one with `unsafe`. Inside it, `ffi`,
+//! `trained_ffi` and `mmap` hold all of that; the other files are checks that make those calls sound. What is
 //! searched and why (segments, re-scoring, falling back to a scan) is decided above.
 //! docs/decisions/0001-faiss-binding.md says why the shim exists.
 
@@ -12,6 +12,8 @@ mod format;
 mod graph;
 mod layout;
 mod mmap;
+mod trained;
+mod trained_ffi;
 mod write;
 
 #[cfg(test)]
@@ -22,4 +24,5 @@ pub use error::{NativeError, NativeResult};
 pub use format::{HnswLinks, LinkList};
 pub use graph::{Graph, GraphParams, ROWS_MAX, read_links};
 pub use mmap::map_file;
+pub use trained::{TrainedIndex, TrainedSpace, Tuning};
 pub use write::{GraphFile, levels_max};

@@ -35,7 +35,7 @@ impl GraphFile<'_> {
         &self,
         out: &mut impl Write,
         links: impl Iterator<Item = u32>,
-        rows: impl Iterator<Item = impl AsRef<[u8]>>,
+        rows: impl Iterator<Item = impl AsRef<[u8]>> + Clone,
     ) -> NativeResult<io::Result<()>> {
         let (layout, _, _) = self.params.spec()?;
         Ok(self.write_as(&layout, &mut BufWriter::with_capacity(BUFFER_BYTES, out), links, rows))
@@ -46,7 +46,7 @@ impl GraphFile<'_> {
         layout: &Layout,
         out: &mut impl Write,
         links: impl Iterator<Item = u32>,
-        rows: impl Iterator<Item = impl AsRef<[u8]>>,
+        rows: impl Iterator<Item = impl AsRef<[u8]>> + Clone,
     ) -> io::Result<()> {
         let (graph_kind, storage_kind) = format::kinds(layout);
         out.write_all(graph_kind)?;
@@ -122,16 +122,22 @@ impl GraphFile<'_> {
         &self,
         layout: &Layout,
         out: &mut impl Write,
-        rows: impl Iterator<Item = impl AsRef<[u8]>>,
+        rows: impl Iterator<Item = impl AsRef<[u8]>> + Clone,
     ) -> io::Result<()> {
         let (count, dimension) = (self.levels.len() as u64, u64::from(self.params.dimension));
+        let ranges = match layout.storage {
+            Storage::Bytes => Ranges::of(self.params, layout, rows.clone()),
+            _ => Ranges::default(),
+        };
         let mut quantizer = |kind: i32, code_bytes: u64| -> io::Result<()> {
             out.write_all(&kind.to_le_bytes())?;
             out.write_all(&0i32.to_le_bytes())?;
             out.write_all(&0f32.to_le_bytes())?;
             out.write_all(&dimension.to_le_bytes())?;
             out.write_all(&code_bytes.to_le_bytes())?;
-            out.write_all(&0u64.to_le_bytes())
+            let numbers = ranges.lowest.iter().chain(&ranges.widths);
+            out.write_all(&(numbers.clone().count() as u64).to_le_bytes())?;
+            numbers.into_iter().try_for_each(|number| out.write_all(&number.to_le_bytes()))
         };
         let elements = match layout.storage {
             Storage::Floats => dimension,
@@ -139,6 +145,10 @@ impl GraphFile<'_> {
             Storage::Halves => {
                 quantizer(format::QUANTIZER_HALVES, dimension * 2)?;
                 dimension * 2
+            }
+            Storage::Bytes => {
+                quantizer(format::QUANTIZER_BYTES, dimension)?;
+                dimension
             }
             Storage::SignedBytes => {
                 quantizer(format::QUANTIZER_SIGNED_BYTES, dimension)?;
@@ -165,11 +175,51 @@ impl GraphFile<'_> {
                 }
                 // Whole numbers from -128 to 127.
                 Storage::SignedBytes => bytes.extend(floats.iter().map(|x| (*x + 128.0) as u8)),
+                Storage::Bytes => ranges.encode(&floats, &mut bytes),
                 Storage::Bits => {}
             }
             out.write_all(&bytes)?;
         }
         Ok(())
+    }
+}
+
+/// The range of each dimension, which bytes divide into 255 steps.
+#[derive(Debug, Default)]
+struct Ranges {
+    lowest: Vec<f32>,
+    widths: Vec<f32>,
+}
+
+impl Ranges {
+    fn of(
+        params: &GraphParams,
+        layout: &Layout,
+        rows: impl Iterator<Item = impl AsRef<[u8]>>,
+    ) -> Ranges {
+        let dimension = params.dimension as usize;
+        let mut lowest = vec![f32::INFINITY; dimension];
+        let mut highest = vec![f32::NEG_INFINITY; dimension];
+        let mut floats = Vec::new();
+        for row in rows {
+            decode_floats(row.as_ref(), params.element, dimension, layout.normalised, &mut floats);
+            for ((low, high), x) in lowest.iter_mut().zip(&mut highest).zip(&floats) {
+                (*low, *high) = (low.min(*x), high.max(*x));
+            }
+        }
+        let width = |(low, high): (&f32, &f32)| (high - low).clamp(0.0, f32::MAX);
+        let widths = lowest.iter().zip(&highest).map(width).collect();
+        // Without rows there is no range.
+        lowest.iter_mut().filter(|low| !low.is_finite()).for_each(|low| *low = 0.0);
+        Ranges { lowest, widths }
+    }
+
+    fn encode(&self, floats: &[f32], bytes: &mut Vec<u8>) {
+        let ranges = self.lowest.iter().zip(&self.widths);
+        bytes.extend(floats.iter().zip(ranges).map(|(x, (low, width))| {
+            let share = if *width > 0.0 { ((x - low) / width).clamp(0.0, 1.0) } else { 0.0 };
+            (255.0 * share) as u8
+        }));
     }
 }
 

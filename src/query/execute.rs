@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::index::{Candidate, RowSet, TopK};
 use crate::schema::{CollectionSchema, ForwardRow, KnnPlan, Value, VectorColumn};
 use crate::segment::{
-    ColumnGraph, GrowingView, Sealed, SegmentSearch, scan_growing, scan_sealed, search_graph,
+    ColumnIndex, GrowingView, Sealed, SegmentSearch, scan_growing, scan_sealed, search_index,
 };
 use crate::simd::Query;
 
@@ -33,10 +33,21 @@ pub enum SegmentRef<'a> {
 }
 
 impl SegmentRef<'_> {
-    fn rows(&self) -> u64 {
+    /// Rows, deleted ones included; they are numbered from 0.
+    pub fn rows(&self) -> u64 {
         match self {
             SegmentRef::Sealed(sealed) => u64::from(sealed.rows()),
             SegmentRef::Growing(view) => u64::from(view.rows),
+        }
+    }
+
+    /// The key of a row.
+    pub fn key(&self, row: u32) -> Option<u64> {
+        match self {
+            SegmentRef::Sealed(sealed) => sealed.key(row),
+            SegmentRef::Growing(view) => {
+                view.locate(row).and_then(|(block, at)| block.rows.keys.get(at).copied())
+            }
         }
     }
 
@@ -79,16 +90,16 @@ pub struct ReplyLimits {
     pub bytes_max: u64,
 }
 
-/// The graph to use for a segment, if the plan allows one and the segment has it. When a good part
+/// The index to use for a segment, if the plan allows one and the segment has it. When a good part
 /// of the segment is wanted anyway, scanning it is quicker and exact.
-fn graph_for<'s>(
+fn index_for<'s>(
     segment: &SegmentRef<'s>,
     plan: &KnnPlan,
     k: usize,
-) -> Option<(&'s Sealed, &'s ColumnGraph)> {
+) -> Option<(&'s Sealed, &'s ColumnIndex)> {
     match segment {
         SegmentRef::Sealed(sealed) if !plan.exact && (k as u64) < u64::from(sealed.rows()) / 8 => {
-            sealed.graph(plan.column).map(|graph| (*sealed, graph))
+            sealed.index(plan.column).map(|index| (*sealed, index))
         }
         _ => None,
     }
@@ -103,8 +114,8 @@ pub fn is_short(view: &View<'_>, plan: &KnnPlan) -> bool {
         return false;
     }
     let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
-    let reads = view.segments.iter().map(|segment| match graph_for(segment, plan, plan.topk) {
-        Some((_, graph)) => graph.walk_bytes(plan.effort, plan.topk, vector_bytes),
+    let reads = view.segments.iter().map(|segment| match index_for(segment, plan, plan.topk) {
+        Some((_, index)) => index.search_bytes(plan.effort, plan.topk, vector_bytes),
         None => segment.rows().saturating_mul(vector_bytes),
     });
     let bytes = reads.fold(0, u64::saturating_add);
@@ -259,8 +270,8 @@ impl Search<'_> {
     }
 
     fn scanned_rows(&self) -> u64 {
-        let has_graph = |segment: &SegmentRef<'_>| graph_for(segment, self.plan, self.k).is_some();
-        self.segments.iter().filter(|segment| !has_graph(segment)).map(SegmentRef::rows).sum()
+        let has_index = |segment: &SegmentRef<'_>| index_for(segment, self.plan, self.k).is_some();
+        self.segments.iter().filter(|segment| !has_index(segment)).map(SegmentRef::rows).sum()
     }
 
     fn segment(
@@ -291,14 +302,14 @@ impl Search<'_> {
             sequence: self.sequence,
             segment: position as u32,
         };
-        if let Some((sealed, graph)) = graph_for(segment, self.plan, self.k) {
+        if let Some((sealed, index)) = index_for(segment, self.plan, self.k) {
             let mut own = TopK::new(self.k, None);
-            let found = search_graph(sealed, graph, &search, &mut own).ok_or(Stop::TooLong)?;
-            if allowed.is_some() || found >= self.k.min(graph.graph.len()) {
+            let found = search_index(sealed, index, &search, &mut own)?.ok_or(Stop::TooLong)?;
+            if allowed.is_some() || found >= self.k.min(index.nodes()) {
                 own.into_sorted().into_iter().for_each(|candidate| top.push(candidate));
                 return Ok(());
             }
-            // The walk ended short of k though more rows are live: the promise is kept by scanning.
+            // The search ended short of k though more rows are live: the promise is kept by scanning.
             let bytes = segment.rows().saturating_mul(vector.len() as u64);
             if self.place == Place::Socket && bytes > SHORT_BYTES {
                 return Err(Stop::TooLong);

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::effort::RECALL_TARGET;
+use super::index_kind::{IndexKind, Params};
 use super::types::{Document, ElementType, Metric};
 use crate::error::{Error, RepositoryFault, Result};
 
@@ -95,29 +95,6 @@ pub struct Repository {
     pub user: String,
     /// The password.
     pub password: String,
-}
-
-/// How a sealed segment indexes a vector column.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind")]
-pub enum IndexKind {
-    /// Exact scan always.
-    Flat,
-    /// Graph search (HNSW: Malkov & Yashunin, 2016) where a segment is large enough to gain by it.
-    Hnsw {
-        /// Links per node above level 0, twice that on level 0 (the paper's M). Range 2 to 256.
-        max_neighbor_count: u32,
-        /// Candidates kept while building. Range 1 to 65536.
-        ef_construction: u32,
-        /// Candidates kept while searching, unless the query says otherwise. Range 1 to 65536;
-        /// `None` for as many as reach `recall_target`.
-        ef_search: Option<u32>,
-        /// The recall that searches aim at, unless the query says otherwise. Above 0, up to 1.
-        #[serde(default = "default_recall_target")]
-        recall_target: f32,
-        /// True when the caller named the kind: then every sealed segment of two rows or more gets a graph.
-        always: bool,
-    },
 }
 
 /// One vector column of a collection.
@@ -366,14 +343,14 @@ fn check_column(declared: NewColumn, limits: &SchemaLimits) -> Result<VectorColu
         });
     }
     let params = Params(&declared.extra_params);
-    params.check_quantize(element).map_err(&invalid)?;
+    check_quantize(&params, element).map_err(&invalid)?;
     let metric = match params.get("metric_type") {
         None => Metric::SquaredEuclidean,
         Some(text) => Metric::from_name(text)
             .ok_or_else(|| Error::UnknownMetric { column: name.clone(), metric: shorten(text) })?,
     };
     check_metric(element, metric).map_err(&invalid)?;
-    let index = params.index_kind().map_err(&invalid)?;
+    let index = params.index_kind(element, metric, declared.dimension).map_err(&invalid)?;
     Ok(VectorColumn {
         name,
         element,
@@ -404,77 +381,16 @@ pub(super) fn check_metric(
     Err(format!("metric_type {} does not fit {}; use {allowed}", metric.name(), element.name()))
 }
 
-/// Reads the parameters that mean something here; all others are kept and ignored.
-/// For manifests older than the parameter.
-fn default_recall_target() -> f32 {
-    RECALL_TARGET
-}
-
-/// Reads a `recall_target`.
-pub(super) fn parse_recall_target(text: &str) -> std::result::Result<f32, String> {
-    match text.trim().parse::<f32>() {
-        Ok(target) if target > 0.0 && target <= 1.0 => Ok(target),
-        _ => Err(format!("recall_target is {text:?}; it must be a number above 0 and up to 1")),
+/// `quantize_type` is checked as the original does; this engine stores what was written.
+fn check_quantize(params: &Params<'_>, element: ElementType) -> std::result::Result<(), String> {
+    let Some(text) = params.get("quantize_type") else { return Ok(()) };
+    if !matches!(text, "DT_VECTOR_FP16" | "DT_VECTOR_INT8" | "DT_VECTOR_INT4") {
+        return Err(format!(
+            "quantize_type {text:?} is unknown; use DT_VECTOR_FP16, DT_VECTOR_INT8 or DT_VECTOR_INT4"
+        ));
     }
-}
-
-struct Params<'a>(&'a [(String, String)]);
-
-impl<'a> Params<'a> {
-    fn get(&self, key: &str) -> Option<&'a str> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    if element != ElementType::Fp32 {
+        return Err(format!("quantize_type needs an FP32 column, this one is {}", element.name()));
     }
-
-    /// `quantize_type` is checked as the original does; this engine stores what was written.
-    fn check_quantize(&self, element: ElementType) -> std::result::Result<(), String> {
-        let Some(text) = self.get("quantize_type") else { return Ok(()) };
-        if !matches!(text, "DT_VECTOR_FP16" | "DT_VECTOR_INT8" | "DT_VECTOR_INT4") {
-            return Err(format!(
-                "quantize_type {text:?} is unknown; use DT_VECTOR_FP16, DT_VECTOR_INT8 or DT_VECTOR_INT4"
-            ));
-        }
-        if element != ElementType::Fp32 {
-            return Err(format!(
-                "quantize_type needs an FP32 column, this one is {}",
-                element.name()
-            ));
-        }
-        Ok(())
-    }
-
-    fn index_kind(&self) -> std::result::Result<IndexKind, String> {
-        let always = match self.get("index_type") {
-            None => false,
-            Some("FLAT") => return Ok(IndexKind::Flat),
-            Some("HNSW") => true,
-            Some(text) => return Err(format!("index_type {text:?} is unknown; use FLAT or HNSW")),
-        };
-        Ok(IndexKind::Hnsw {
-            max_neighbor_count: self.number("max_neighbor_count", 16, 2, 256)?,
-            ef_construction: self.number("ef_construction", 128, 1, 65_536)?,
-            ef_search: match self.get("ef_search") {
-                None => None,
-                Some(_) => Some(self.number("ef_search", 0, 1, 65_536)?),
-            },
-            recall_target: match self.get("recall_target") {
-                None => RECALL_TARGET,
-                Some(text) => parse_recall_target(text)?,
-            },
-            always,
-        })
-    }
-
-    fn number(
-        &self,
-        key: &str,
-        default: u32,
-        low: u32,
-        high: u32,
-    ) -> std::result::Result<u32, String> {
-        let Some(text) = self.get(key) else { return Ok(default) };
-        match text.trim().parse::<u32>() {
-            Ok(number) if (low..=high).contains(&number) => Ok(number),
-            _ => Err(format!("{key} is {text:?}; it must be a whole number from {low} to {high}")),
-        }
-    }
+    Ok(())
 }

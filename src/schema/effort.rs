@@ -1,4 +1,4 @@
-//! How hard a graph is searched: a number of candidates, or a recall to be reached, which a segment's
+//! How hard an index is searched: a number of candidates, or a recall to be reached, which a segment's
 //! own measurement turns into one.
 
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ const CANDIDATES_MAX: usize = 65_536;
 /// The share of the misses a target allows that is kept in reserve: the sample is one of many.
 const RESERVE: f32 = 0.05;
 
-/// How hard a graph is searched.
+/// How hard an index is searched.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Effort {
-    /// Candidates kept while walking (ef). 1 to 65536.
+    /// Candidates kept while walking a graph (ef), or inverted lists looked into (nprobe). 1 to 65536.
     Candidates(usize),
     /// As many candidates as find this share of the true neighbours, on average. Above 0, below 1.
     Recall(f32),
@@ -27,7 +27,7 @@ pub enum Effort {
 /// What was found of a sample of a segment's own rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RecallPoint {
-    /// Candidates kept while walking.
+    /// Candidates kept while walking a graph, or inverted lists looked into.
     pub ef_search: u32,
     /// Recall of the 10 nearest.
     pub at_10: f32,
@@ -44,13 +44,16 @@ pub struct Reach {
     pub at_100: f32,
 }
 
-/// The recall that a graph reaches, measured at rising numbers of candidates.
+/// The recall that an index reaches, measured by rising effort.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecallCurve {
     /// The measurements; empty where there are none.
     pub points: Vec<RecallPoint>,
     /// Where scores are distances, how far neighbours are.
     pub reach: Option<Reach>,
+    /// Rows scored exactly while measuring, as times k.
+    #[serde(default)]
+    pub refine_k: Option<f32>,
 }
 
 impl RecallCurve {
@@ -60,6 +63,11 @@ impl RecallCurve {
             Effort::Candidates(count) => count,
             Effort::Recall(target) => self.for_recall(target, k).clamp(1, CANDIDATES_MAX),
         }
+    }
+
+    /// Rows to score exactly, as times k, unless something else is asked for.
+    pub fn refine_k(&self, asked: Option<f32>) -> f32 {
+        asked.or(self.refine_k).unwrap_or(REFINE_K)
     }
 
     /// True when the `k`-th of the nearest rows of which only a `share` (0 to 1) may be found is farther
@@ -115,7 +123,7 @@ mod tests {
     #[test]
     fn a_recall_becomes_as_many_candidates_as_were_measured_to_reach_it() {
         let point = |ef_search, at_10, at_100| RecallPoint { ef_search, at_10, at_100 };
-        let of = |points| RecallCurve { points, reach: None };
+        let of = |points| RecallCurve { points, reach: None, refine_k: None };
         let curve = of(vec![
             point(16, 0.5, 0.0),
             point(32, 0.9, 0.0),
@@ -139,7 +147,7 @@ mod tests {
     #[test]
     fn rows_farther_than_rows_are_from_each_other_are_far() {
         let reach = Some(Reach { at_10: 1.0, at_100: 2.0 });
-        let curve = RecallCurve { points: Vec::new(), reach };
+        let curve = RecallCurve { points: Vec::new(), reach, refine_k: None };
         assert!(!curve.is_far(0.9, 10, 1.0) && curve.is_far(1.1, 10, 1.0));
         assert!(!curve.is_far(1.9, 10, 0.1) && curve.is_far(2.1, 10, 0.1));
         assert!(!curve.is_far(1.9, 100, 1.0) && curve.is_far(2.1, 100, 1.0));

@@ -6,17 +6,19 @@ mod collection;
 mod effort;
 pub mod encoding;
 mod floats;
+mod index_kind;
 mod query;
 mod types;
 mod vector_text;
 
 pub use check::{RawRow, RawVector, RawVectorMeta, RawWrite};
 pub use collection::{
-    CollectionSchema, DeclaredType, IndexKind, NewCollection, NewColumn, NewRepository, Repository,
+    CollectionSchema, DeclaredType, NewCollection, NewColumn, NewRepository, Repository,
     SchemaLimits, VectorColumn,
 };
 pub use effort::{Effort, RECALL_TARGET, REFINE_K, Reach, RecallCurve, RecallPoint};
 pub use floats::decode_floats;
+pub use index_kind::{IndexKind, ListRows, Recipe};
 pub use query::{KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
 pub use types::{
     Change, Document, ElementType, ForwardRow, LsnContext, Metric, Operation, Row, Value,

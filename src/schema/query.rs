@@ -3,10 +3,9 @@
 
 use bytes::Bytes;
 
-use super::collection::{
-    CollectionSchema, IndexKind, VectorColumn, check_metric, parse_recall_target,
-};
-use super::effort::{Effort, RECALL_TARGET, REFINE_K};
+use super::collection::{CollectionSchema, VectorColumn, check_metric};
+use super::effort::Effort;
+use super::index_kind::{EFFORT_MAX, IndexKind, parse_recall_target, parse_refine_k};
 use super::types::{ElementType, Metric};
 use super::vector_text;
 use crate::error::{Error, Result};
@@ -30,7 +29,7 @@ pub struct KnnRequest {
     pub radius: f32,
     /// Exact scan instead of the graph.
     pub is_linear: bool,
-    /// `ef_search`, `recall_target`, `refine_k`, `exact`, `index_type`, `metric_type`; others are ignored.
+    /// `ef_search`, `nprobe`, `recall_target`, `refine_k`, `exact`, `index_type`, `metric_type`; others are ignored.
     pub extra_params: Vec<(String, String)>,
 }
 
@@ -64,10 +63,11 @@ pub struct KnnPlan {
     pub radius: Option<f32>,
     /// Exact scan instead of the graph.
     pub exact: bool,
-    /// How hard graphs are searched.
+    /// How hard indexes are searched.
     pub effort: Effort,
-    /// Rows that an index finds and that are scored exactly, as times `topk`. 1 to 100.
-    pub refine_k: f32,
+    /// Rows that an index finds and that are scored exactly, as times `topk`. 1 to 100; `None` for as
+    /// many as the index asks for.
+    pub refine_k: Option<f32>,
 }
 
 impl CollectionSchema {
@@ -210,16 +210,22 @@ fn query_metric(column: &VectorColumn, raw: &KnnRequest) -> Result<Metric> {
 struct SearchParams {
     exact: bool,
     effort: Effort,
-    refine_k: f32,
+    refine_k: Option<f32>,
 }
 
+/// The kinds of index that a query may name. Only FLAT makes a difference: the column has its index.
+const INDEX_TYPES: [&str; 7] =
+    ["FLAT", "HNSW", "HNSW_SQ8", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "FACTORY"];
+
 fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<SearchParams> {
-    let mut exact = raw.is_linear;
+    let mut exact = raw.is_linear || column.index == IndexKind::Flat;
     match raw.param("index_type") {
-        None | Some("HNSW") => {}
+        None => {}
         Some("FLAT") => exact = true,
+        Some(text) if INDEX_TYPES.contains(&text) => {}
         Some(text) => {
-            return Err(Error::query(format!("index_type {text:?} is unknown; use FLAT or HNSW")));
+            let known = INDEX_TYPES.join(", ");
+            return Err(Error::query(format!("index_type {text:?} is unknown; known: {known}")));
         }
     }
     match raw.param("exact") {
@@ -231,45 +237,28 @@ fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<SearchParams
             return Err(Error::query(format!("exact is {text:?}; it must be true or false")));
         }
     }
-    let mut effort = match column.index {
-        IndexKind::Flat => {
-            exact = true;
-            Effort::Recall(RECALL_TARGET)
+    let mut effort = column.index.effort();
+    // Both are checked, whichever of them the column's index has.
+    for name in ["ef_search", "nprobe"] {
+        let Some(text) = raw.param(name) else { continue };
+        let count = text.trim().parse::<u32>().ok().filter(|n| (1..=EFFORT_MAX).contains(n));
+        let count = count.ok_or_else(|| {
+            Error::query(format!(
+                "{name} is {text:?}; it must be a whole number from 1 to {EFFORT_MAX}"
+            ))
+        })?;
+        if raw.param("recall_target").is_some() {
+            return Err(Error::query(format!("{name} and recall_target exclude each other")));
         }
-        IndexKind::Hnsw { ef_search: Some(count), .. } => Effort::Candidates(count as usize),
-        IndexKind::Hnsw { recall_target, .. } => Effort::Recall(recall_target),
-    };
-    match (raw.param("ef_search"), raw.param("recall_target")) {
-        (None, None) => {}
-        (Some(text), None) => {
-            effort = match text.trim().parse::<usize>() {
-                Ok(number) if (1..=65_536).contains(&number) => Effort::Candidates(number),
-                _ => {
-                    return Err(Error::query(format!(
-                        "ef_search is {text:?}; it must be a whole number from 1 to 65536"
-                    )));
-                }
-            };
+        if column.index.effort_param() == Some(name) {
+            effort = Effort::Candidates(count as usize);
         }
-        (None, Some(text)) => {
-            effort = Effort::Recall(parse_recall_target(text).map_err(Error::query)?);
-        }
-        (Some(_), Some(_)) => {
-            return Err(Error::query("ef_search and recall_target exclude each other"));
-        }
+    }
+    if let Some(text) = raw.param("recall_target") {
+        effort = Effort::Recall(parse_recall_target(text).map_err(Error::query)?);
     }
     // No number of candidates is sure to find everything.
     exact |= effort == Effort::Recall(1.0);
-    let refine_k = match raw.param("refine_k") {
-        None => REFINE_K,
-        Some(text) => match text.trim().parse::<f32>() {
-            Ok(number) if (1.0..=100.0).contains(&number) => number,
-            _ => {
-                return Err(Error::query(format!(
-                    "refine_k is {text:?}; it must be a number from 1 to 100"
-                )));
-            }
-        },
-    };
-    Ok(SearchParams { exact, effort, refine_k })
+    let refine_k = raw.param("refine_k").map(parse_refine_k).transpose().map_err(Error::query)?;
+    Ok(SearchParams { exact, effort, refine_k: refine_k.or(column.index.refine_k()) })
 }

@@ -1,26 +1,28 @@
-//! Making a sealed segment out of growing or sealed ones: the rows file, the graphs, all synced.
+//! Making a sealed segment out of growing or sealed ones: the rows file, the indexes, all synced.
 //!
-//! A merge that keeps its first source whole can extend that source's graphs instead of building new
+//! A merge that keeps its first source whole can extend that source's indexes instead of building new
 //! ones: then deleted rows of the first source stay, marked, and every row keeps its number.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arrow_buffer::{BooleanBuffer, MutableBuffer, ScalarBuffer};
 
 use super::block::{ColumnBlock, Rows};
+use super::column_index::{graph_params, trained_params};
+use super::column_vectors::ColumnVectors;
 use super::graph_job::GraphJob;
 use super::growing::GrowingView;
 use super::rows_file::{BATCH_ROWS, KindSet, RowsFile, RowsWriter};
-use super::sealed::{
-    ColumnVectors, Sealed, SegmentContext, graph_params, map_verified, segment_folder,
-};
+use super::sealed::{Sealed, SegmentContext, map_verified, segment_folder};
+use super::trained_job::TrainedJob;
 use crate::error::{Error, Result};
 use crate::index::{BuildRun, Vectors};
-use crate::manifest::{FileEntry, GraphEntry, Inserted, SegmentEntry};
-use crate::native::read_links;
-use crate::schema::ForwardRow;
+use crate::manifest::{FileEntry, IndexEntry, Inserted, SegmentEntry};
+use crate::native::{TrainedIndex, read_links};
+use crate::schema::{ForwardRow, RecallCurve};
+use crate::storage::ChecksumWriter;
 
 /// A segment whose rows go into a new one.
 #[derive(Debug, Clone)]
@@ -31,12 +33,13 @@ pub enum MergeSource {
     Sealed(Arc<Sealed>, SegmentEntry),
 }
 
-/// Whether the new segment gets graphs.
+/// Whether the new segment gets indexes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GraphRule {
-    /// No graph: it is scanned exactly.
+pub enum IndexRule {
+    /// None: it is scanned exactly.
     None,
-    /// A graph for every column that declares one and has at least this many vectors.
+    /// One for every column that declares one and has at least this many vectors, or as many as its
+    /// training takes.
     FromRows(u64),
 }
 
@@ -46,13 +49,13 @@ pub struct BuildPlan<'a> {
     pub id: u32,
     /// The sources, in row order.
     pub sources: &'a [MergeSource],
-    /// Keep the first source whole and extend its graphs.
+    /// Keep the first source whole and extend its indexes.
     pub extend_first: bool,
     /// Rows deleted at or below this sequence are left out (but for the first source, if extended).
     pub sequence: u64,
-    /// Graphs.
-    pub graphs: GraphRule,
-    /// Threads for building graphs, and the flag that ends the build early, with [`Error::Stopping`].
+    /// Indexes.
+    pub indexes: IndexRule,
+    /// Threads for building indexes, and the flag that ends the build early, with [`Error::Stopping`].
     pub run: BuildRun<'a>,
 }
 
@@ -176,7 +179,7 @@ pub fn build_segment(context: &SegmentContext, plan: &BuildPlan<'_>) -> Result<O
     disk.remove_dir(&folder)?;
     disk.create_dir(&folder)?;
     let rows_file = write_rows(context, plan, &folder, &taken)?;
-    let graph_files = build_graphs(context, plan, &folder, &rows_file)?;
+    let index_files = build_indexes(context, plan, &folder, &rows_file)?;
     disk.sync_dir(&folder)?;
     disk.sync_dir(&context.folder)?;
     let inserted = plan.sources.iter().map(MergeSource::inserted);
@@ -184,7 +187,7 @@ pub fn build_segment(context: &SegmentContext, plan: &BuildPlan<'_>) -> Result<O
         id: plan.id,
         rows,
         rows_file,
-        graph_files,
+        index_files,
         tombstones_file: None,
         inserted: inserted.fold(Inserted::NOTHING, Inserted::union),
     };
@@ -249,57 +252,73 @@ fn gather(context: &SegmentContext, chunk: &[(&MergeSource, u32)]) -> Result<Row
     Ok(Rows { keys: ScalarBuffer::from(keys), lsns, columns })
 }
 
-/// Builds the graphs one after the other, so that one at a time is in memory, and writes them.
-fn build_graphs(
+/// Builds the indexes one after the other, so that one at a time is in memory, and writes them.
+fn build_indexes(
     context: &SegmentContext,
     plan: &BuildPlan<'_>,
     folder: &Path,
     rows_file: &FileEntry,
-) -> Result<Vec<GraphEntry>> {
+) -> Result<Vec<IndexEntry>> {
     let mut entries = Vec::new();
-    let GraphRule::FromRows(rows_min) = plan.graphs else { return Ok(entries) };
+    let IndexRule::FromRows(rows_min) = plan.indexes else { return Ok(entries) };
     let bytes = map_verified(context, folder, rows_file)?;
     let rows = RowsFile::open(bytes, &folder.join(&rows_file.name), &context.schema)?;
-    for (position, column) in context.schema.columns.iter().enumerate() {
-        let Some(params) = graph_params(column) else { continue };
+    for position in 0..context.schema.columns.len() {
         let vectors = ColumnVectors::new(&rows, position);
-        if (vectors.count() as u64) < rows_min.max(2) {
-            continue;
-        }
-        let base = match base_graph(context, plan, position) {
-            Some((entry, folder)) => Some(map_verified(context, &folder, &entry)?),
-            None => None,
-        };
-        let base = match &base {
-            Some(bytes) => Some(read_links(bytes, &params)?),
-            None => None,
-        };
         let name = format!("{position}.faiss");
-        let job = GraphJob {
-            context,
-            column,
-            params,
-            vectors,
-            base: base.as_ref(),
-            path: folder.join(&name),
-            run: plan.run,
+        let path = folder.join(&name);
+        let Some((file, recall)) = build_index(context, plan, position, vectors, path, rows_min)?
+        else {
+            continue;
         };
-        let (file, recall) = job.build()?;
         let (bytes, crc32c) = file.finish()?;
         let file = FileEntry { name, bytes, crc32c };
-        entries.push(GraphEntry { column: position as u32, file, recall });
+        entries.push(IndexEntry { column: position as u32, file, recall });
     }
     Ok(entries)
 }
 
-/// The graph to extend: the first source's, when that source is kept whole and has one.
-fn base_graph(
+/// Builds and writes the index of a column at a path, if the column wants one over so few vectors.
+fn build_index(
+    context: &SegmentContext,
+    plan: &BuildPlan<'_>,
+    position: usize,
+    vectors: ColumnVectors<'_>,
+    path: PathBuf,
+    rows_min: u64,
+) -> Result<Option<(ChecksumWriter, RecallCurve)>> {
+    let column = &context.schema.columns[position];
+    let (count, run) = (vectors.count() as u64, plan.run);
+    let base = base_index(context, plan, position);
+    let base_bytes = || base.as_ref().map(|(entry, folder)| map_verified(context, folder, entry));
+    if let Some(params) = graph_params(column) {
+        if count < rows_min.max(2) {
+            return Ok(None);
+        }
+        let bytes = base_bytes().transpose()?;
+        let links = bytes.as_ref().map(|bytes| read_links(bytes, &params)).transpose()?;
+        let base = links.as_ref();
+        let job = GraphJob { context, column, params, vectors, base, path, run };
+        return job.build().map(Some);
+    }
+    let Some((recipe, space)) = trained_params(column) else { return Ok(None) };
+    if count < recipe.rows_min() {
+        return Ok(None);
+    }
+    let bytes = base_bytes().transpose()?;
+    let base = bytes.map(|bytes| TrainedIndex::read(&bytes, space)).transpose()?;
+    let job = TrainedJob { context, column, recipe, space, vectors, base, path, run };
+    job.build().map(Some)
+}
+
+/// The index to extend: the first source's, when that source is kept whole and has one.
+fn base_index(
     context: &SegmentContext,
     plan: &BuildPlan<'_>,
     column: usize,
-) -> Option<(FileEntry, std::path::PathBuf)> {
+) -> Option<(FileEntry, PathBuf)> {
     let Some(MergeSource::Sealed(_, entry)) = plan.sources.first() else { return None };
-    let graph = entry.graph_files.iter().find(|graph| graph.column as usize == column);
-    let graph = graph.filter(|_| plan.extend_first)?;
-    Some((graph.file.clone(), segment_folder(&context.folder, entry.id)))
+    let index = entry.index_files.iter().find(|index| index.column as usize == column);
+    let index = index.filter(|_| plan.extend_first)?;
+    Some((index.file.clone(), segment_folder(&context.folder, entry.id)))
 }

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::sealed::{ColumnVectors, SegmentContext};
+use super::column_vectors::ColumnVectors;
+use super::sealed::SegmentContext;
 use crate::error::{Error, Result};
 use crate::index::{
-    BuildParams, BuildRun, CodeSpace, Codes, GraphBuilder, RowSpace, Space, Vectors, measure_recall,
+    BuildParams, BuildRun, CodeSpace, Codes, GraphBuilder, RecallSample, RowSpace, Space, Vectors,
 };
 use crate::native::{GraphFile, GraphParams, HnswLinks, ROWS_MAX};
 use crate::schema::{RecallCurve, VectorColumn};
@@ -62,7 +63,8 @@ impl GraphJob<'_> {
         if !builder.link(&nodes, &self.run) {
             return Err(Error::Stopping);
         }
-        let recall = measure_recall(&builder, self.column, &self.vectors, codes, &self.run);
+        let sample = RecallSample::take(self.column, &self.vectors, codes, self.run);
+        let recall = sample.map(|sample| builder.measure(&sample)).unwrap_or_default();
         let graph =
             GraphFile { params: &self.params, levels: builder.levels(), entry: builder.entry() };
         let mut file = ChecksumWriter::create(&*self.context.disk, &self.path)?;

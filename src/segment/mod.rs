@@ -5,6 +5,8 @@
 
 mod block;
 mod builder;
+mod column_index;
+mod column_vectors;
 mod forward_store;
 mod graph_job;
 mod growing;
@@ -12,12 +14,14 @@ mod rows_file;
 mod sealed;
 mod search;
 mod tombstones;
+mod trained_job;
 
 pub use block::{ColumnBlock, Rows};
-pub use builder::{BuildPlan, Built, GraphRule, MergeSource, build_segment};
+pub use builder::{BuildPlan, Built, IndexRule, MergeSource, build_segment};
+pub use column_index::{ColumnIndex, check_indexes};
 pub use forward_store::{ForwardStore, ForwardTree};
 pub use growing::{Block, Growing, GrowingView};
 pub use rows_file::KindSet;
-pub use sealed::{ColumnGraph, Sealed, SegmentContext, segment_folder, segment_id};
-pub use search::{SegmentSearch, scan_growing, scan_sealed, search_graph};
+pub use sealed::{Sealed, SegmentContext, segment_folder, segment_id};
+pub use search::{SegmentSearch, scan_growing, scan_sealed, search_index};
 pub use tombstones::{LIVE, Tombstones, encode as encode_tombstones};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! segment-<id>/rows.arrow           the rows
-//!              <column>.faiss       the graph of the index column at that position, where it has one
+//!              <column>.faiss       the index of the index column at that position, where it has one
 //!              tombstones-<number>  rows deleted up to the checkpoint of manifest <number>
 //! ```
 
@@ -10,17 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::column_index::ColumnIndex;
+use super::column_vectors::ColumnVectors;
 use super::forward_store::{ForwardTree, StoredSegment};
 use super::rows_file::{KindSet, RowsFile};
 use super::tombstones::{self, Tombstones};
 use super::{ColumnBlock, Rows};
 use crate::error::{Error, Result};
-use crate::index::{Codes, HnswGraph, Vectors};
-use crate::manifest::{FileEntry, GraphEntry, Inserted, SegmentEntry};
-use crate::native::{GraphParams, read_links};
-use crate::schema::{
-    CollectionSchema, Effort, ElementType, ForwardRow, IndexKind, Metric, RecallCurve, VectorColumn,
-};
+use crate::index::{Codes, Vectors};
+use crate::manifest::{FileEntry, Inserted, SegmentEntry};
+use crate::schema::{CollectionSchema, ElementType, ForwardRow, Metric, VectorColumn};
 use crate::storage::Disk;
 
 /// What every segment of a collection shares.
@@ -49,47 +48,7 @@ pub fn segment_id(name: &str) -> Option<u32> {
     name.strip_prefix("segment-")?.parse().ok()
 }
 
-/// The graph of one index column, with what its nodes are ranked by and the rows they stand for.
-#[derive(Debug)]
-pub struct ColumnGraph {
-    /// The graph; node ids count the rows that have a vector in the column.
-    pub graph: HnswGraph,
-    /// The nodes' vectors as codes, for columns that can have them.
-    pub codes: Option<Codes>,
-    /// What searches of it find.
-    pub recall: RecallCurve,
-    /// Row of each node, where some rows have no vector; else node and row are the same.
-    row_of_id: Option<Box<[u32]>>,
-}
-
-impl ColumnGraph {
-    /// Bytes that a walk for the `k` nearest reads at most, roughly: what all neighbours of its
-    /// candidates are ranked by.
-    pub fn walk_bytes(&self, effort: Effort, k: usize, vector_bytes: u64) -> u64 {
-        let ef_search = self.recall.candidates(effort, k);
-        let row_bytes = self.codes.as_ref().map_or(vector_bytes, |codes| codes.row_bytes() as u64);
-        let neighbours = (self.graph.width() as u64).saturating_mul(ef_search as u64);
-        neighbours.min(self.graph.len() as u64).saturating_mul(row_bytes)
-    }
-
-    /// The node that stands for a row, if it has a vector.
-    pub fn id(&self, row: u32) -> Option<u32> {
-        match &self.row_of_id {
-            None => Some(row).filter(|row| (*row as usize) < self.graph.len()),
-            Some(rows) => rows.binary_search(&row).ok().map(|id| id as u32),
-        }
-    }
-
-    /// The row that a node stands for.
-    pub fn row(&self, id: u32) -> u32 {
-        match &self.row_of_id {
-            None => id,
-            Some(rows) => rows.get(id as usize).copied().unwrap_or(u32::MAX),
-        }
-    }
-}
-
-/// The codes of an index column without a graph.
+/// The codes of an index column without an index.
 #[derive(Debug)]
 struct FlatCodes {
     codes: Codes,
@@ -111,27 +70,15 @@ pub struct Sealed {
     /// Bytes of all files.
     pub file_bytes: u64,
     rows: RowsFile,
-    graphs: Vec<Option<ColumnGraph>>,
-    /// Codes of columns without a graph, for exact search.
+    indexes: Vec<Option<ColumnIndex>>,
+    /// Vectors of each index column.
+    vectors: Vec<u32>,
+    /// Codes of columns without an index, for exact search.
     flat: Vec<Option<FlatCodes>>,
     forward: ForwardTree,
     stored: StoredSegment,
     /// The forward store holds just this segment's values.
     is_stored: AtomicBool,
-}
-
-/// How the graph of a column is made, or `None` for a column that has none.
-pub(super) fn graph_params(column: &VectorColumn) -> Option<GraphParams> {
-    match column.index {
-        IndexKind::Flat => None,
-        IndexKind::Hnsw { max_neighbor_count, ef_construction, .. } => Some(GraphParams {
-            element: column.element,
-            metric: column.metric,
-            dimension: column.dimension,
-            max_neighbor_count,
-            ef_construction,
-        }),
-    }
 }
 
 /// Maps a file and verifies its size and checksum.
@@ -160,7 +107,7 @@ pub(super) fn map_verified(
 
 impl Sealed {
     /// Opens a segment: maps its files, verifies every checksum and that the files fit each other, and
-    /// makes the graphs ready for searching.
+    /// makes the indexes ready for searching.
     pub fn open(context: &SegmentContext, entry: &SegmentEntry, space: u32) -> Result<Self> {
         let folder = segment_folder(&context.folder, entry.id);
         let path = folder.join(&entry.rows_file.name);
@@ -170,12 +117,19 @@ impl Sealed {
             let detail = format!("{} rows, the manifest says {}", rows.rows, entry.rows);
             return Err(Error::damaged(&path, 0, detail));
         }
-        let mut graphs: Vec<Option<ColumnGraph>> = Vec::new();
-        graphs.resize_with(context.schema.columns.len(), || None);
-        for graph_entry in &entry.graph_files {
-            let graph = open_graph(context, &folder, graph_entry, &rows)?;
-            graphs[graph_entry.column as usize] = Some(graph);
+        let mut indexes: Vec<Option<ColumnIndex>> = Vec::new();
+        indexes.resize_with(context.schema.columns.len(), || None);
+        for index_entry in &entry.index_files {
+            let position = index_entry.column as usize;
+            let place = indexes.get_mut(position).ok_or_else(|| {
+                Error::damaged(&path, 0, format!("the manifest has an index of column {position}"))
+            })?;
+            let vectors = ColumnVectors::new(&rows, position);
+            *place = Some(ColumnIndex::open(context, &folder, index_entry, vectors)?);
         }
+        let columns = 0..context.schema.columns.len();
+        let vectors =
+            columns.map(|column| ColumnVectors::new(&rows, column).count() as u32).collect();
         let tombstones = match &entry.tombstones_file {
             None => Tombstones::all_live(rows.rows as usize),
             Some(file) => {
@@ -195,9 +149,10 @@ impl Sealed {
             file_bytes: entry.files().map(|file| file.bytes).sum(),
             is_stored: AtomicBool::new(context.forward.has_segment(stored)),
             stored,
-            flat: flat_codes(context, &rows, &graphs),
+            flat: flat_codes(context, &rows, &indexes),
             rows,
-            graphs,
+            vectors,
+            indexes,
             forward: context.forward.clone(),
         })
     }
@@ -212,27 +167,33 @@ impl Sealed {
         self.rows.batches.iter().map(|batch| (batch.first_row, &batch.rows))
     }
 
-    /// The graph of an index column, if this segment has one.
-    pub fn graph(&self, column: usize) -> Option<&ColumnGraph> {
-        self.graphs.get(column)?.as_ref()
+    /// The index of an index column, if this segment has one.
+    pub fn index(&self, column: usize) -> Option<&ColumnIndex> {
+        self.indexes.get(column)?.as_ref()
+    }
+
+    /// Rows that have a vector in an index column.
+    pub fn vectors(&self, column: usize) -> u32 {
+        self.vectors.get(column).copied().unwrap_or(0)
     }
 
     /// The codes of an index column, if it has some, and the row of each where that is another number.
     pub fn codes(&self, column: usize) -> Option<(&Codes, Option<&[u32]>)> {
-        if let Some(graph) = self.graph(column) {
-            return Some((graph.codes.as_ref()?, graph.row_of_id.as_deref()));
+        if let Some(index) = self.index(column) {
+            return Some((index.codes()?, index.row_of_id.as_deref()));
         }
         let flat = self.flat.get(column)?.as_ref()?;
         Some((&flat.codes, flat.row_of_id.as_deref()))
     }
 
-    /// Bytes of memory that codes and graphs take.
+    /// Bytes of memory that codes and trained indexes, and that links of graphs take.
     pub fn index_bytes(&self) -> (u64, u64) {
         let row_bytes = |rows: &Option<Box<[u32]>>| rows.as_deref().map_or(0, size_of_val);
         let (mut codes, mut graphs) = (0, 0);
-        for graph in self.graphs.iter().flatten() {
-            codes += graph.codes.as_ref().map_or(0, Codes::memory_bytes);
-            graphs += graph.graph.memory_bytes() + row_bytes(&graph.row_of_id);
+        for index in self.indexes.iter().flatten() {
+            let (own_codes, links) = index.memory_bytes();
+            codes += own_codes;
+            graphs += links;
         }
         for flat in self.flat.iter().flatten() {
             codes += flat.codes.memory_bytes() + row_bytes(&flat.row_of_id);
@@ -240,9 +201,9 @@ impl Sealed {
         (codes as u64, graphs as u64)
     }
 
-    /// True when any index column has a graph.
-    pub fn has_graph(&self) -> bool {
-        self.graphs.iter().any(Option::is_some)
+    /// True when any index column has an index.
+    pub fn has_index(&self) -> bool {
+        self.indexes.iter().any(Option::is_some)
     }
 
     /// The key of a row.
@@ -304,44 +265,15 @@ impl Sealed {
     }
 }
 
-/// Reads the graph of a column, and makes the codes that it is searched by.
-fn open_graph(
-    context: &SegmentContext,
-    folder: &Path,
-    entry: &GraphEntry,
-    rows: &RowsFile,
-) -> Result<ColumnGraph> {
-    let position = entry.column as usize;
-    let path = folder.join(&entry.file.name);
-    let column = context.schema.columns.get(position);
-    let Some((column, params)) = column.and_then(|column| Some((column, graph_params(column)?)))
-    else {
-        return Err(Error::damaged(&path, 0, "a graph of a column that has no graphs"));
-    };
-    let vectors = ColumnVectors::new(rows, position);
-    let read_graph = || -> Result<HnswGraph> {
-        let bytes = map_verified(context, folder, &entry.file)?;
-        let links = read_links(&bytes, &params).map_err(|e| e.in_file(&path))?;
-        if links.levels().len() != vectors.count() {
-            let (nodes, count) = (links.levels().len(), vectors.count());
-            return Err(Error::damaged(&path, 0, format!("{nodes} nodes for {count} vectors")));
-        }
-        Ok(HnswGraph::new(&links))
-    };
-    let (graph, codes) = rayon::join(read_graph, || Codes::new(column, vectors.iter()));
-    let row_of_id = vectors.row_of_id;
-    Ok(ColumnGraph { graph: graph?, codes, recall: entry.recall.clone(), row_of_id })
-}
-
-/// Codes for the columns without graphs that gain by them.
+/// Codes for the columns without an index that gain by them.
 fn flat_codes(
     context: &SegmentContext,
     rows: &RowsFile,
-    graphs: &[Option<ColumnGraph>],
+    indexes: &[Option<ColumnIndex>],
 ) -> Vec<Option<FlatCodes>> {
-    let columns = context.schema.columns.iter().zip(graphs).enumerate();
+    let columns = context.schema.columns.iter().zip(indexes).enumerate();
     let of_column =
-        |(position, (column, graph)): (usize, (&VectorColumn, &Option<ColumnGraph>))| {
+        |(position, (column, index)): (usize, (&VectorColumn, &Option<ColumnIndex>))| {
             // Bytes are their own codes: there is nothing to save.
             let is_wide =
                 column.element != ElementType::Int8 && column.element != ElementType::Int4;
@@ -349,7 +281,7 @@ fn flat_codes(
                 column.metric,
                 Metric::SquaredEuclidean | Metric::Euclidean | Metric::Cosine
             );
-            if graph.is_some() || !is_wide || !is_distance || rows.rows < FLAT_CODES_ROWS_MIN {
+            if index.is_some() || !is_wide || !is_distance || rows.rows < FLAT_CODES_ROWS_MIN {
                 return None;
             }
             let vectors = ColumnVectors::new(rows, position);
@@ -357,54 +289,4 @@ fn flat_codes(
             Some(FlatCodes { codes, row_of_id: vectors.row_of_id })
         };
     columns.map(of_column).collect()
-}
-
-/// The vectors of an index column, numbered as the nodes of its graph are.
-pub(super) struct ColumnVectors<'a> {
-    rows: &'a RowsFile,
-    column: usize,
-    /// Row of each node, where some rows have no vector.
-    row_of_id: Option<Box<[u32]>>,
-}
-
-impl<'a> ColumnVectors<'a> {
-    pub fn new(rows: &'a RowsFile, column: usize) -> Self {
-        ColumnVectors { rows, column, row_of_id: rows_with_vector(rows, column) }
-    }
-
-    pub fn get(&self, node: u32) -> &'a [u8] {
-        let row = self.row_of_id.as_ref().map_or(node, |rows| rows[node as usize]);
-        let found = self.rows.locate(row);
-        found.and_then(|(batch, at)| batch.rows.columns[self.column].vector(at)).unwrap_or_default()
-    }
-
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone {
-        (0..self.count()).map(|node| self.get(node as u32))
-    }
-}
-
-impl Vectors for ColumnVectors<'_> {
-    fn count(&self) -> usize {
-        self.row_of_id.as_ref().map_or(self.rows.rows as usize, |rows| rows.len())
-    }
-
-    fn vector(&self, node: u32) -> &[u8] {
-        self.get(node)
-    }
-}
-
-/// The rows that have a vector in a column, or `None` when all do.
-fn rows_with_vector(rows: &RowsFile, column: usize) -> Option<Box<[u32]>> {
-    let has_gaps = rows.batches.iter().any(|batch| {
-        let block = &batch.rows.columns[column];
-        block.count_present(batch.rows.len()) < batch.rows.len()
-    });
-    has_gaps.then(|| {
-        let present = rows.batches.iter().flat_map(|batch| {
-            let block = &batch.rows.columns[column];
-            let places = (0..batch.rows.len()).filter(|place| block.is_present(*place));
-            places.map(|place| batch.first_row + place as u32)
-        });
-        present.collect()
-    })
 }

@@ -1,13 +1,16 @@
-//! Searching segments: graphs with an exact re-score of what they find, and exact scans.
+//! Searching segments: indexes with an exact re-score of what they find, and exact scans.
 
 use std::sync::atomic::AtomicU64;
 
 use super::block::Rows;
+use super::column_index::{ColumnIndex, IndexBody};
 use super::growing::GrowingView;
-use super::sealed::{ColumnGraph, Sealed};
+use super::sealed::Sealed;
+use crate::error::Result;
 use crate::index::{
-    Bounds, Candidate, Ranker, RowSet, ScanTarget, Shortlist, TopK, finalists, scan,
+    Bounds, Candidate, HnswGraph, Ranker, RowSet, ScanTarget, Shortlist, TopK, finalists, scan,
 };
+use crate::native::{TrainedIndex, Tuning};
 use crate::schema::{Effort, Metric};
 use crate::simd::{Query, prefetch_bytes};
 
@@ -18,6 +21,8 @@ const SCAN_STEPS: usize = 10;
 const SEEDS: usize = 400;
 /// An exact search looks at the codes of all rows where at least one in so many is allowed.
 const SPARSE: u64 = 8;
+/// Among more of the rows than this, a trained index is asked.
+const ASK_SHARE: f64 = 0.05;
 /// Rows ranked at once.
 const RUN: usize = 32;
 
@@ -40,8 +45,8 @@ pub struct SegmentSearch<'a> {
     pub k: usize,
     /// How hard to search.
     pub effort: Effort,
-    /// Rows scored exactly, as times k.
-    pub refine_k: f32,
+    /// Rows scored exactly, as times k; `None` for as many as the index asks for.
+    pub refine_k: Option<f32>,
     /// The snapshot's sequence.
     pub sequence: u64,
     /// Which segment of the snapshot this is.
@@ -51,7 +56,7 @@ pub struct SegmentSearch<'a> {
 /// Ranks by the stored rows, for columns that have no codes.
 struct RowRanker<'a> {
     sealed: &'a Sealed,
-    graph: &'a ColumnGraph,
+    index: &'a ColumnIndex,
     query: &'a Query,
     column: usize,
 }
@@ -60,35 +65,38 @@ impl Ranker for RowRanker<'_> {
     fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
         ranks.clear();
         ranks.extend(ids.iter().map(|id| {
-            let vector = self.sealed.vector(self.column, self.graph.row(*id));
+            let vector = self.sealed.vector(self.column, self.index.row(*id));
             let score = vector.and_then(|vector| self.query.distance(vector));
             score.filter(|score| !score.is_nan()).unwrap_or(f32::INFINITY)
         }));
     }
 
     fn prefetch(&self, id: u32) {
-        if let Some(vector) = self.sealed.vector(self.column, self.graph.row(id)) {
+        if let Some(vector) = self.sealed.vector(self.column, self.index.row(id)) {
             prefetch_bytes(vector);
         }
     }
 }
 
-/// Offers what the graph finds to `top`, with exact scores, and returns how many rows it found. That
+/// Offers what the index finds to `top`, with exact scores, and returns how many rows it found. That
 /// is all there are when it is fewer than `k` and the search has `allowed` rows. `None`, with nothing
 /// offered, where it would have to look at more than `scan_rows_max` rows.
-pub fn search_graph(
+pub fn search_index(
     sealed: &Sealed,
-    graph: &ColumnGraph,
+    index: &ColumnIndex,
     search: &SegmentSearch<'_>,
     top: &mut TopK,
-) -> Option<usize> {
-    let found = match &graph.codes {
-        Some(codes) => find(sealed, graph, search, &codes.ranker(search.vector)),
-        None => {
-            let (query, column) = (search.query, search.column);
-            find(sealed, graph, search, &RowRanker { sealed, graph, query, column })
+) -> Result<Option<usize>> {
+    let finding = Finding::new(sealed, index, search);
+    let rows = RowRanker { sealed, index, query: search.query, column: search.column };
+    let found = match &index.body {
+        IndexBody::Graph { graph, codes: Some(codes) } => {
+            finding.walk(graph, &codes.ranker(search.vector))
         }
-    }?;
+        IndexBody::Graph { graph, codes: None } => finding.walk(graph, &rows),
+        IndexBody::Trained(trained) => finding.ask(trained, &rows)?,
+    };
+    let Some(found) = found else { return Ok(None) };
     for row in &found {
         let stored = sealed.vector(search.column, *row);
         let score = stored.and_then(|vector| search.query.distance(vector));
@@ -96,89 +104,168 @@ pub fn search_graph(
             top.push(Candidate { score, key, place: (search.segment, *row) });
         }
     }
-    Some(found.len())
+    Ok(Some(found.len()))
 }
 
-/// The rows that are nearest by their ranks, or `None` where that would take looking at too many one by
-/// one. The walk ranks by codes: more than k leave the exact order to the re-score.
-fn find(
-    sealed: &Sealed,
-    graph: &ColumnGraph,
-    search: &SegmentSearch<'_>,
-    ranker: &impl Ranker,
-) -> Option<Vec<u32>> {
-    let finalists = finalists(search.k, search.refine_k);
-    let ef = graph.recall.candidates(search.effort, search.k);
-    let mut found = Vec::with_capacity(finalists.min(ef));
-    let mut take = |id: u32| {
-        let row = graph.row(id);
-        if sealed.tombstones.is_live(row, search.sequence) {
-            found.push(row);
-            if let Some(vector) = sealed.vector(search.column, row) {
-                prefetch_bytes(vector);
+/// Finding the rows of a segment that are to be scored exactly: more than k, since an index ranks by
+/// what it keeps of them.
+struct Finding<'a> {
+    sealed: &'a Sealed,
+    index: &'a ColumnIndex,
+    search: &'a SegmentSearch<'a>,
+    /// Rows to be found.
+    finalists: usize,
+    /// Candidates to keep, or lists to look into, were no row deleted and all allowed.
+    effort: usize,
+    /// The share of the rows that is live, above 0.
+    live: f64,
+}
+
+impl<'a> Finding<'a> {
+    fn new(sealed: &'a Sealed, index: &'a ColumnIndex, search: &'a SegmentSearch<'a>) -> Self {
+        let rows = u64::from(sealed.rows().max(1));
+        let deleted = sealed.tombstones.deleted().min(rows - 1);
+        Finding {
+            sealed,
+            index,
+            search,
+            finalists: finalists(search.k, index.recall.refine_k(search.refine_k)),
+            effort: index.recall.candidates(search.effort, search.k),
+            live: (rows - deleted) as f64 / rows as f64,
+        }
+    }
+
+    fn is_live(&self, row: u32) -> bool {
+        self.sealed.tombstones.is_live(row, self.search.sequence)
+    }
+
+    /// The rows that a walk finds, nearest first by their ranks, or `None` where too many would have to
+    /// be looked at one by one.
+    fn walk(&self, graph: &HnswGraph, ranker: &impl Ranker) -> Option<Vec<u32>> {
+        let (index, search) = (self.index, self.search);
+        // Deleted nodes are walked but not kept; a little more is kept on the way to make up for them.
+        let ef = (self.effort as f64 / self.live) as usize;
+        let ef = ef.max(search.k + search.k / 8 + 4);
+        let mut found = Vec::with_capacity(self.finalists.min(ef));
+        let mut take = |id: u32| {
+            let row = index.row(id);
+            if self.is_live(row) {
+                found.push(row);
+                if let Some(vector) = self.sealed.vector(search.column, row) {
+                    prefetch_bytes(vector);
+                }
+            }
+            found.len() < self.finalists
+        };
+        let Some(allowed) = search.allowed else {
+            graph.search(ranker, ef, take);
+            return Some(found);
+        };
+        if allowed.len() > SCAN_STEPS * ef * graph.width() {
+            let seeds: Vec<u32> = allowed.spread(SEEDS).filter_map(|row| index.id(row)).collect();
+            let admits = |id: u32| allowed.contains(index.row(id));
+            graph.search_admitted(ranker, ef, &seeds, admits, &mut take);
+            let share = allowed.len() as f64 / graph.len().max(1) as f64;
+            if found.len() >= search.k && !self.is_far(&found, share) {
+                return Some(found);
+            }
+            if allowed.len() > search.scan_rows_max {
+                return None;
             }
         }
-        found.len() < finalists
-    };
-    // Deleted nodes are walked but not kept; a little more is kept on the way to make up for them.
-    let rows = u64::from(sealed.rows().max(1));
-    let deleted = sealed.tombstones.deleted().min(rows - 1);
-    let ef = (ef as u64 * rows / (rows - deleted)) as usize;
-    let ef = ef.max(search.k + search.k / 8 + 4);
-    let Some(allowed) = search.allowed else {
-        graph.graph.search(ranker, ef, take);
-        return Some(found);
-    };
-    if allowed.len() > SCAN_STEPS * ef * graph.graph.width() {
-        let seeds: Vec<u32> = allowed.spread(SEEDS).filter_map(|row| graph.id(row)).collect();
-        let admits = |id: u32| allowed.contains(graph.row(id));
-        graph.graph.search_admitted(ranker, ef, &seeds, admits, &mut take);
-        let share = allowed.len() as f64 / graph.graph.len().max(1) as f64;
-        if found.len() >= search.k && !is_far(sealed, graph, search, &found, share) {
-            return Some(found);
+        Some(self.look_at_each(allowed, ranker))
+    }
+
+    /// The rows that a trained index finds, nearest first by its own measure, or `None` where too many
+    /// would have to be looked at one by one.
+    ///
+    /// Where only some rows may be found, the nearest of these are farther away: as many more lists are
+    /// looked into as it takes to meet as many of them.
+    fn ask(&self, trained: &TrainedIndex, ranker: &impl Ranker) -> Result<Option<Vec<u32>>> {
+        let (index, search) = (self.index, self.search);
+        let (most, met) = match trained.tuning() {
+            Tuning::Lists(lists) => (lists, self.effort as f64 / lists.max(1) as f64),
+            Tuning::Candidates | Tuning::Nothing => (trained.len(), 1.0),
+        };
+        let share = match search.allowed {
+            None => self.live,
+            Some(allowed) => {
+                let share = allowed.len() as f64 / trained.len().max(1) as f64;
+                // No more than the lists hold: sooner looked at than looked for.
+                if share <= met.min(ASK_SHARE) {
+                    return Ok(Some(self.look_at_each(allowed, ranker)));
+                }
+                share.min(1.0) * self.live
+            }
+        };
+        let admits = |id: u32| {
+            let row = index.row(id);
+            search.allowed.is_none_or(|allowed| allowed.contains(row)) && self.is_live(row)
+        };
+        let is_choosy = search.allowed.is_some() || self.live < 1.0;
+        let wanted = match is_choosy && !trained.takes_selector() {
+            // What may not be found is found too, and left out then.
+            true => (self.finalists as f64 / share * 1.5) as usize,
+            false => self.finalists,
+        };
+        let mut effort = ((self.effort as f64 / share).ceil() as usize).clamp(1, most.max(1));
+        let found = loop {
+            let admit: Option<&dyn Fn(u32) -> bool> = if is_choosy { Some(&admits) } else { None };
+            let ids = trained.search(search.vector, wanted, effort, admit)?;
+            let kept = ids.into_iter().filter(|id| admits(*id)).take(self.finalists);
+            let found: Vec<u32> = kept.map(|id| index.row(id)).collect();
+            if found.len() >= search.k || effort >= most || trained.tuning() == Tuning::Nothing {
+                break found;
+            }
+            // Lists may be short, or hold nothing that may be found.
+            effort = effort.saturating_mul(4).min(most);
+        };
+        let Some(allowed) = search.allowed else { return Ok(Some(found)) };
+        if found.len() >= search.k && !self.is_far(&found, share) {
+            return Ok(Some(found));
         }
         if allowed.len() > search.scan_rows_max {
-            return None;
+            return Ok(None);
         }
+        Ok(Some(self.look_at_each(allowed, ranker)))
     }
-    // Few enough to look at each, or too far away for a walk.
-    let mut nearest = Shortlist::new(finalists);
-    let mut ranks = Vec::with_capacity(RUN);
-    // One run is on its way from memory while the one before it is ranked.
-    let (mut run, mut before) = (Vec::with_capacity(RUN), Vec::with_capacity(RUN));
-    let mut look = |run: &[u32]| {
-        ranker.rank(run, &mut ranks);
-        nearest.offer(run, &ranks);
-    };
-    for row in allowed.iter() {
-        if deleted > 0 && !sealed.tombstones.is_live(row, search.sequence) {
-            continue;
-        }
-        let Some(id) = graph.id(row) else { continue };
-        ranker.prefetch(id);
-        run.push(id);
-        if run.len() == RUN {
-            look(&before);
-            std::mem::swap(&mut run, &mut before);
-            run.clear();
-        }
-    }
-    look(&before);
-    look(&run);
-    Some(nearest.into_sorted().into_iter().map(|(_, id)| graph.row(id)).collect())
-}
 
-/// True when what was found is farther away than neighbours are.
-fn is_far(
-    sealed: &Sealed,
-    graph: &ColumnGraph,
-    search: &SegmentSearch<'_>,
-    found: &[u32],
-    share: f64,
-) -> bool {
-    let last = found.get(search.k - 1).and_then(|row| sealed.vector(search.column, *row));
-    let score = last.and_then(|vector| search.query.distance(vector));
-    score.is_none_or(|score| graph.recall.is_far(score, search.k, share))
+    /// The nearest of the allowed rows: few enough to look at each, or too far away for the index.
+    fn look_at_each(&self, allowed: &RowSet, ranker: &impl Ranker) -> Vec<u32> {
+        let mut nearest = Shortlist::new(self.finalists);
+        let mut ranks = Vec::with_capacity(RUN);
+        // One run is on its way from memory while the one before it is ranked.
+        let (mut run, mut before) = (Vec::with_capacity(RUN), Vec::with_capacity(RUN));
+        let mut look = |run: &[u32]| {
+            ranker.rank(run, &mut ranks);
+            nearest.offer(run, &ranks);
+        };
+        for row in allowed.iter() {
+            if self.live < 1.0 && !self.is_live(row) {
+                continue;
+            }
+            let Some(id) = self.index.id(row) else { continue };
+            ranker.prefetch(id);
+            run.push(id);
+            if run.len() == RUN {
+                look(&before);
+                std::mem::swap(&mut run, &mut before);
+                run.clear();
+            }
+        }
+        look(&before);
+        look(&run);
+        nearest.into_sorted().into_iter().map(|(_, id)| self.index.row(id)).collect()
+    }
+
+    /// True when what was found is farther away than neighbours are, where only a share of all may be
+    /// found.
+    fn is_far(&self, found: &[u32], share: f64) -> bool {
+        let (search, sealed) = (self.search, self.sealed);
+        let last = found.get(search.k - 1).and_then(|row| sealed.vector(search.column, *row));
+        let score = last.and_then(|vector| search.query.distance(vector));
+        score.is_none_or(|score| self.index.recall.is_far(score, search.k, share))
+    }
 }
 
 /// Offers every allowed live row of a run that has a vector in the column to `top`.

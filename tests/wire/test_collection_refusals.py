@@ -92,7 +92,11 @@ COLUMN_FAULTS = {
     "no recall": (dict(params={"recall_target": "0"}), -1004),
     "more recall than all": (dict(params={"recall_target": "1.5"}), -1004),
     "no candidates": (dict(params={"ef_search": "0"}), -1004),
-    "unknown index_type": (dict(params={"index_type": "IVF_FLAT"}), -1004),
+    "unknown index_type": (dict(params={"index_type": "DISKANN"}), -1004),
+    "parts that do not divide": (dict(dimension=8, params={"index_type": "IVF_PQ", "m": "3"}), -1004),
+    "no lists": (dict(params={"index_type": "IVF_FLAT", "nlist": "0"}), -1004),
+    "a factory of nothing": (dict(params={"index_factory": "NoSuchIndex"}), -1004),
+    "lists of bits": (dict(data_type=BINARY32, dimension=32, params={"index_type": "IVF_FLAT"}), -1004),
     "quantize_type on FP16": (dict(data_type=FP16, params={"quantize_type": "DT_VECTOR_INT8"}), -1004),
     "quantize_type on INT8": (dict(data_type=INT8, params={"quantize_type": "DT_VECTOR_INT4"}), -1004),
 }

@@ -157,6 +157,7 @@ def test_every_index_column_is_searched_on_its_own(wire, name):
 
 @pytest.mark.parametrize("params", [
     {"ef_search": "1"}, {"ef_search": "500"}, {"index_type": "FLAT"}, {"index_type": "HNSW"}, {"colour": "blue"},
+    {"nprobe": "7"}, {"index_type": "IVF_PQ"},
     {"recall_target": "0.5"}, {"recall_target": "1"}, {"refine_k": "7.5"}, {"exact": "True"}, {"exact": "false"},
     {"max_scan_ratio": "0.5", "": ""},
 ])

@@ -149,7 +149,8 @@ def test_the_sdk_refuses_empty_features_before_they_are_sent(client, made):
 
 
 @pytest.mark.parametrize("params", [
-    {"ef_search": "0"}, {"ef_search": "65537"}, {"ef_search": "many"}, {"recall_target": "0"},
+    {"nprobe": "0"}, {"nprobe": "1e3"}, {"ef_search": "0"}, {"ef_search": "65537"}, {"ef_search": "many"},
+    {"recall_target": "0"},
     {"recall_target": "1.01"}, {"recall_target": "nan"}, {"recall_target": "most"}, {"refine_k": "0.9"},
     {"refine_k": "101"}, {"refine_k": "nan"}, {"exact": "maybe"},
 ], ids=lambda params: "=".join(*params.items()))

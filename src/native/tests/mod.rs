@@ -3,6 +3,7 @@
 
 mod damage;
 mod oracle;
+mod trained;
 
 use faiss::{Index as _, MetricType, index::flat::FlatIndex};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -31,7 +32,14 @@ fn all_params() -> Vec<GraphParams> {
 }
 
 fn params(element: ElementType, metric: Metric, dimension: u32) -> GraphParams {
-    GraphParams { element, metric, dimension, max_neighbor_count: 16, ef_construction: 100 }
+    GraphParams {
+        element,
+        metric,
+        dimension,
+        max_neighbor_count: 16,
+        ef_construction: 100,
+        quantized: false,
+    }
 }
 
 fn built(params: &GraphParams, rows: &Rows) -> Graph {

@@ -1,0 +1,168 @@
+//! The index of one column of a sealed segment, opened for searching.
+
+use std::path::Path;
+
+use super::column_vectors::ColumnVectors;
+use super::sealed::{SegmentContext, map_verified};
+use crate::error::{Error, Result};
+use crate::index::{Codes, HnswGraph, Vectors, finalists};
+use crate::manifest::IndexEntry;
+use crate::native::{GraphParams, TrainedIndex, TrainedSpace, read_links};
+use crate::schema::{CollectionSchema, Effort, IndexKind, RecallCurve, Recipe, VectorColumn};
+
+/// The index of one column, and the rows that its nodes stand for.
+#[derive(Debug)]
+pub struct ColumnIndex {
+    /// The index; node ids count the rows that have a vector in the column.
+    pub body: IndexBody,
+    /// What searches of it find.
+    pub recall: RecallCurve,
+    /// Row of each node, where some rows have no vector; else node and row are the same.
+    pub(super) row_of_id: Option<Box<[u32]>>,
+}
+
+/// What an index is.
+#[derive(Debug)]
+pub enum IndexBody {
+    /// A graph.
+    Graph {
+        /// Its links.
+        graph: HnswGraph,
+        /// What its nodes are ranked by, for columns that can have codes.
+        codes: Option<Codes>,
+    },
+    /// An index that faiss trained.
+    Trained(TrainedIndex),
+}
+
+/// How the graph of a column is made, or `None` for a column that has none.
+pub(super) fn graph_params(column: &VectorColumn) -> Option<GraphParams> {
+    match column.index {
+        IndexKind::Flat | IndexKind::Trained { .. } => None,
+        IndexKind::Hnsw { max_neighbor_count, ef_construction, quantized, .. } => {
+            Some(GraphParams {
+                element: column.element,
+                metric: column.metric,
+                dimension: column.dimension,
+                max_neighbor_count,
+                ef_construction,
+                quantized,
+            })
+        }
+    }
+}
+
+/// How the trained index of a column is made, or `None` for a column that has none.
+pub(super) fn trained_params(column: &VectorColumn) -> Option<(&Recipe, TrainedSpace)> {
+    let IndexKind::Trained { recipe, .. } = &column.index else { return None };
+    let VectorColumn { element, metric, dimension, .. } = *column;
+    Some((recipe, TrainedSpace { element, metric, dimension }))
+}
+
+/// Refuses columns whose trained index faiss cannot make, in its words.
+pub fn check_indexes(schema: &CollectionSchema) -> Result<()> {
+    for column in &schema.columns {
+        let Some((recipe, space)) = trained_params(column) else { continue };
+        let description = recipe.description(recipe.lists(recipe.rows_min()));
+        TrainedIndex::new(&description, space).map_err(|error| Error::InvalidColumn {
+            column: column.name.clone(),
+            detail: format!("no index can be made of {description:?}: {error}"),
+        })?;
+    }
+    Ok(())
+}
+
+impl ColumnIndex {
+    /// Reads the index of a column, and makes what it is searched by.
+    pub(super) fn open(
+        context: &SegmentContext,
+        folder: &Path,
+        entry: &IndexEntry,
+        vectors: ColumnVectors<'_>,
+    ) -> Result<ColumnIndex> {
+        let path = folder.join(&entry.file.name);
+        let count = vectors.count();
+        let fitting = |nodes: usize| match nodes == count {
+            true => Ok(()),
+            false => Err(Error::damaged(&path, 0, format!("{nodes} nodes for {count} vectors"))),
+        };
+        let column = context.schema.columns.get(entry.column as usize);
+        let column = column
+            .ok_or_else(|| Error::damaged(&path, 0, "an index of a column that does not exist"))?;
+        let body = if let Some(params) = graph_params(column) {
+            let read_graph = || -> Result<HnswGraph> {
+                let bytes = map_verified(context, folder, &entry.file)?;
+                let links = read_links(&bytes, &params).map_err(|e| e.in_file(&path))?;
+                fitting(links.levels().len())?;
+                Ok(HnswGraph::new(&links))
+            };
+            let (graph, codes) = rayon::join(read_graph, || Codes::new(column, vectors.iter()));
+            IndexBody::Graph { graph: graph?, codes }
+        } else if let Some((_, space)) = trained_params(column) {
+            let bytes = map_verified(context, folder, &entry.file)?;
+            let index = TrainedIndex::read(&bytes, space).map_err(|e| e.in_file(&path))?;
+            fitting(index.len())?;
+            IndexBody::Trained(index)
+        } else {
+            return Err(Error::damaged(&path, 0, "an index of a column that has none"));
+        };
+        Ok(ColumnIndex { body, recall: entry.recall.clone(), row_of_id: vectors.row_of_id })
+    }
+
+    /// Rows that have a vector.
+    pub fn nodes(&self) -> usize {
+        match &self.body {
+            IndexBody::Graph { graph, .. } => graph.len(),
+            IndexBody::Trained(index) => index.len(),
+        }
+    }
+
+    /// Bytes that a search for the `k` nearest reads at most, roughly. More than any query may read
+    /// where it is faiss that searches: that never happens on a thread that serves sockets.
+    pub fn search_bytes(&self, effort: Effort, k: usize, vector_bytes: u64) -> u64 {
+        let IndexBody::Graph { graph, codes } = &self.body else { return u64::MAX };
+        let ef_search = self.recall.candidates(effort, k);
+        let row_bytes = codes.as_ref().map_or(vector_bytes, |codes| codes.row_bytes() as u64);
+        let neighbours = (graph.width() as u64).saturating_mul(ef_search as u64);
+        let scored = finalists(k, self.recall.refine_k(None)) as u64;
+        let ranked = neighbours.min(graph.len() as u64).saturating_mul(row_bytes);
+        ranked.saturating_add(scored.saturating_mul(vector_bytes))
+    }
+
+    /// The codes of its vectors, if it keeps some.
+    pub fn codes(&self) -> Option<&Codes> {
+        match &self.body {
+            IndexBody::Graph { codes, .. } => codes.as_ref(),
+            IndexBody::Trained(_) => None,
+        }
+    }
+
+    /// Bytes of memory that codes (or what is trained) and links take.
+    pub fn memory_bytes(&self) -> (usize, usize) {
+        let rows = self.row_of_id.as_deref().map_or(0, size_of_val);
+        match &self.body {
+            IndexBody::Graph { graph, codes } => {
+                let codes = codes.as_ref().map_or(0, Codes::memory_bytes);
+                (codes, graph.memory_bytes() + rows)
+            }
+            IndexBody::Trained(index) => (index.memory_bytes() + rows, 0),
+        }
+    }
+
+    /// The node that stands for a row, if it has a vector.
+    pub fn id(&self, row: u32) -> Option<u32> {
+        match &self.row_of_id {
+            None => Some(row).filter(|row| (*row as usize) < self.nodes()),
+            Some(rows) => rows.binary_search(&row).ok().map(|id| id as u32),
+        }
+    }
+
+    /// The row that a node stands for.
+    #[inline(always)]
+    pub fn row(&self, id: u32) -> u32 {
+        match &self.row_of_id {
+            None => id,
+            Some(rows) => rows.get(id as usize).copied().unwrap_or(u32::MAX),
+        }
+    }
+}

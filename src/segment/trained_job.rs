@@ -1,0 +1,133 @@
+//! Training and filling the index of one index column.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use super::column_vectors::ColumnVectors;
+use super::sealed::SegmentContext;
+use crate::error::{Error, Result};
+use crate::index::{BuildRun, Codes, GRAPH_LADDER, Probe, RecallSample, Vectors};
+use crate::native::{TrainedIndex, TrainedSpace, Tuning};
+use crate::schema::{Effort, RecallCurve, Recipe, VectorColumn};
+use crate::storage::ChecksumWriter;
+
+/// Bytes of floats added at once.
+const BLOCK_BYTES: usize = 32 << 20;
+/// Most lists looked into while measuring.
+const PROBES_MAX: u32 = 1_024;
+/// Lists looked into, or candidates kept, while the number of finalists is chosen.
+const REFINE_EFFORT: u32 = 256;
+/// Finalists tried, as times k, and the share of what the most of them find that is enough.
+const REFINE_LADDER: [f32; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
+const REFINE_MOST: f32 = 64.0;
+const REFINE_ENOUGH: f32 = 0.995;
+/// Neighbours asked for while the number of finalists is chosen.
+const REFINE_NEIGHBOURS: usize = 10;
+
+/// A trained index to be built.
+pub(super) struct TrainedJob<'a> {
+    pub context: &'a SegmentContext,
+    pub column: &'a VectorColumn,
+    pub recipe: &'a Recipe,
+    pub space: TrainedSpace,
+    pub vectors: ColumnVectors<'a>,
+    /// The index to extend: over the first of the vectors.
+    pub base: Option<TrainedIndex>,
+    pub path: PathBuf,
+    pub run: BuildRun<'a>,
+}
+
+impl TrainedJob<'_> {
+    /// Trains the index, fills it, measures what searches find, and writes the file, which is yet to be
+    /// finished.
+    pub fn build(mut self) -> Result<(ChecksumWriter, RecallCurve)> {
+        let count = self.vectors.count();
+        let lists = self.recipe.lists(count as u64);
+        let mut index = match self.base.take() {
+            // As long as its lists have not become much too long.
+            Some(base) if base.len() <= count && !is_outgrown(&base, lists) => base,
+            _ => self.trained(lists)?,
+        };
+        let block = (BLOCK_BYTES / (4 * self.column.dimension as usize)).max(1);
+        while index.len() < count {
+            if self.run.stop.load(Ordering::Relaxed) {
+                return Err(Error::Stopping);
+            }
+            let nodes = index.len()..count.min(index.len() + block);
+            let added = nodes.len() as u64;
+            let rows = nodes.map(|node| self.vectors.get(node as u32));
+            self.on_pool(|threads| index.add(rows, threads))?;
+            self.run.done.fetch_add(added, Ordering::Relaxed);
+        }
+        let recall = self.measure(&index);
+        let mut file = ChecksumWriter::create(&*self.context.disk, &self.path)?;
+        let written = index.write(&mut file)?;
+        written.map_err(|e| Error::io("write", &self.path, &e))?;
+        Ok((file, recall))
+    }
+
+    fn trained(&self, lists: u32) -> Result<TrainedIndex> {
+        let mut index = TrainedIndex::new(&self.recipe.description(lists), self.space)?;
+        let count = self.vectors.count();
+        let wanted = self.recipe.training_rows(lists, count as u64) as usize;
+        let rows = (0..wanted).map(|place| self.vectors.get((place * count / wanted) as u32));
+        self.on_pool(|threads| index.train(rows, threads))?;
+        Ok(index)
+    }
+
+    /// Runs native work on a thread of the build pool: the threads that it starts there have the
+    /// pool's priority.
+    fn on_pool<T: Send>(&self, work: impl FnOnce(usize) -> T + Send) -> T {
+        let pool = self.run.pool;
+        pool.install(|| work(pool.current_num_threads()))
+    }
+
+    fn measure(&self, index: &TrainedIndex) -> RecallCurve {
+        let codes = Codes::new(self.column, self.vectors.iter());
+        let sample = RecallSample::take(self.column, &self.vectors, codes.as_ref(), self.run);
+        let Some(sample) = sample else { return RecallCurve::default() };
+        let find = |probe: &Probe<'_, ColumnVectors<'_>>| -> Vec<u32> {
+            let (count, effort) = (probe.count + 1, probe.effort as usize);
+            let mut found =
+                index.search(probe.vector, count, effort, None).unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a search of a new index failed");
+                    Vec::new()
+                });
+            found.retain(|id| *id != probe.node);
+            found
+        };
+        let ladder = ladder(index.tuning());
+        let most = ladder.last().copied().unwrap_or(1).min(REFINE_EFFORT);
+        let share = |refine_k: f32| sample.share(most, refine_k, REFINE_NEIGHBOURS, find);
+        let Some(best) = share(REFINE_MOST) else { return RecallCurve::default() };
+        let is_enough = |refine_k: &f32| share(*refine_k).is_none_or(|s| s >= best * REFINE_ENOUGH);
+        let refine_k = REFINE_LADDER.into_iter().find(is_enough).unwrap_or(REFINE_MOST);
+        let curve = sample.curve(&ladder, refine_k, find);
+        let reached = curve.points.iter().map(|point| point.at_10).fold(0.0, f32::max);
+        if let Effort::Recall(target) = self.column.index.effort()
+            && reached < target
+        {
+            let (column, path) = (&self.column.name, self.path.display());
+            tracing::warn!(column, %path, reached, target, "the index cannot reach its recall_target");
+        }
+        curve
+    }
+}
+
+/// True when so many more lists are wanted now that training anew pays.
+fn is_outgrown(base: &TrainedIndex, lists: u32) -> bool {
+    matches!(base.tuning(), Tuning::Lists(known) if lists as usize > 2 * known)
+}
+
+/// The efforts that are measured.
+fn ladder(tuning: Tuning) -> Vec<u32> {
+    match tuning {
+        Tuning::Nothing => vec![1],
+        Tuning::Candidates => GRAPH_LADDER.to_vec(),
+        Tuning::Lists(lists) => {
+            let most = u32::try_from(lists).unwrap_or(u32::MAX).clamp(1, PROBES_MAX);
+            let steps = std::iter::successors(Some(1u32), |probes| Some(2 * probes));
+            steps.take_while(|probes| *probes < most).chain([most]).collect()
+        }
+    }
+}
