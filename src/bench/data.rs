@@ -1,23 +1,16 @@
-//! Vectors of known difficulty, made up reproducibly, and vectors from files.
-
-use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
-use std::path::Path;
+//! Vectors of known difficulty, made up reproducibly.
 
 use clap::ValueEnum;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
-use super::{BenchError, Result};
 use crate::schema::Metric;
 
 /// Rows made from one state of the generator: what comes out does not depend on the threads.
 const CHUNK_ROWS: usize = 4_096;
 /// Base vectors of [`Kind::Copies`].
 const COPY_BASES: usize = 92;
-/// Highest dimension that a file may have.
-const DIMENSION_MAX: usize = 65_536;
 
 /// What made-up vectors are like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,25 +81,6 @@ impl Vectors {
     /// True when there is no row.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
-    }
-
-    /// Reads `base.fvecs` and `query.fvecs` of a folder.
-    pub fn read(folder: &Path) -> Result<Vectors> {
-        let (dimension, rows) = read_fvecs(&folder.join("base.fvecs"))?;
-        let (query_dimension, queries) = read_fvecs(&folder.join("query.fvecs"))?;
-        if dimension != query_dimension || rows.is_empty() || queries.is_empty() {
-            return Err(BenchError(format!(
-                "{}: rows of dimension {dimension} and queries of dimension {query_dimension}",
-                folder.display()
-            )));
-        }
-        Ok(Vectors { dimension, rows, queries })
-    }
-
-    /// Writes `base.fvecs` and `query.fvecs` into a folder.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        write_fvecs(&folder.join("base.fvecs"), self.dimension, &self.rows)?;
-        write_fvecs(&folder.join("query.fvecs"), self.dimension, &self.queries)
     }
 }
 
@@ -183,56 +157,6 @@ impl Shape {
     }
 }
 
-/// Reads vectors of floats: for each, its dimension as an i32 and its elements, little-endian.
-pub fn read_fvecs(path: &Path) -> Result<(usize, Vec<f32>)> {
-    let failed = |cause: &dyn std::fmt::Display| BenchError(format!("{}: {cause}", path.display()));
-    let file = File::open(path).map_err(|e| failed(&e))?;
-    let bytes = file.metadata().map_err(|e| failed(&e))?.len();
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let mut header = [0; 4];
-    let (mut dimension, mut vectors) = (0, Vec::new());
-    let mut at = 0u64;
-    while at < bytes {
-        reader.read_exact(&mut header).map_err(|e| failed(&e))?;
-        let found = usize::try_from(i32::from_le_bytes(header)).unwrap_or(0);
-        if !(1..=DIMENSION_MAX).contains(&found) || (dimension != 0 && found != dimension) {
-            return Err(failed(&format!(
-                "the vector at byte {at} has dimension {}, expected {} to {}",
-                i32::from_le_bytes(header),
-                dimension.max(1),
-                if dimension == 0 { DIMENSION_MAX } else { dimension },
-            )));
-        }
-        dimension = found;
-        let mut elements = vec![0; dimension * 4];
-        reader
-            .read_exact(&mut elements)
-            .map_err(|e| failed(&format!("the vector at byte {at} is cut short: {e}")))?;
-        vectors.extend(elements.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
-        at += 4 + elements.len() as u64;
-    }
-    if let Some(place) = vectors.iter().position(|x| !x.is_finite()) {
-        let (row, column) = (place / dimension.max(1), place % dimension.max(1));
-        return Err(failed(&format!("element {column} of vector {row} is not finite")));
-    }
-    Ok((dimension, vectors))
-}
-
-/// Writes what [`read_fvecs`] reads.
-pub fn write_fvecs(path: &Path, dimension: usize, vectors: &[f32]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let mut writer = BufWriter::with_capacity(1 << 20, File::create(path)?);
-        for vector in vectors.chunks(dimension) {
-            writer.write_all(&(dimension as i32).to_le_bytes())?;
-            for x in vector {
-                writer.write_all(&x.to_le_bytes())?;
-            }
-        }
-        writer.flush()
-    };
-    write().map_err(|cause| BenchError(format!("{}: {cause}", path.display())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,27 +183,5 @@ mod tests {
         let zeros = vectors.rows.iter().filter(|x| **x == 0.0).count() as f64;
         let share = zeros / vectors.rows.len() as f64;
         assert!((0.4..0.9).contains(&share), "{share} are zero");
-    }
-
-    #[test]
-    fn vectors_come_back_from_files_and_damage_is_named() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let vectors = Vectors::made(Kind::Clustered, 50, 5, 16, 1);
-        vectors.write(folder.path()).expect("written");
-        assert_eq!(Vectors::read(folder.path()).expect("read"), vectors);
-        let path = folder.path().join("base.fvecs");
-        let bytes = std::fs::read(&path).expect("bytes");
-        let error_of = |bytes: &[u8]| {
-            std::fs::write(&path, bytes).expect("written");
-            read_fvecs(&path).expect_err("damaged").to_string()
-        };
-        assert!(error_of(&bytes[..bytes.len() - 1]).contains("byte 3332 is cut short"));
-        let mut other = bytes.clone();
-        other[68..72].copy_from_slice(&17i32.to_le_bytes());
-        assert!(error_of(&other).contains("byte 68 has dimension 17, expected 16"));
-        other = bytes.clone();
-        other[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
-        assert!(error_of(&other).contains("element 0 of vector 0 is not finite"));
-        assert!(error_of(&[0xff; 8]).contains("dimension -1"));
     }
 }

@@ -1,19 +1,20 @@
 //! `voisin bench`: what a server does with vectors of known difficulty, measured from outside over
 //! gRPC. Recall is counted against exact search; recall and speed are always told together.
 //!
-//! `data` makes or reads vectors, `server` starts the program under test, `embedded` measures the
-//! engine without the wire, `report` writes what was
-//! seen. benches/peers.py runs other engines on the same vectors in turn with this.
+//! `data` makes vectors, `files` reads them, `server` starts the program under test, `embedded` measures
+//! the engine without the wire, `report` writes what was seen. benches/peers.py runs other engines on the
+//! same vectors in turn with this.
 
 mod data;
 mod embedded;
+mod files;
 mod filtered;
 mod report;
 mod server;
 mod writing;
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use crate::schema::{ElementType, Metric};
 use crate::server::client::{Client, ClientError, FloatCollection, PreparedQuery};
 use crate::server::load::WireQueries;
 use crate::simd::Query;
+use files::{Cut, Given};
 use server::Server;
 
 /// Rows of one write request.
@@ -43,6 +45,12 @@ const QUIET: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_millis(100);
 /// Queries between those that two clients begin with.
 const APART: usize = 131;
+/// Queries when no number is given.
+const QUERIES: usize = 1_000;
+/// Queries whose neighbours in a file are held against computed ones.
+const CHECKED: usize = 20;
+/// The share of them that must be the same: rounding may swap two rows.
+const SAME: f64 = 0.9;
 /// Latest end of indexing.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(3_600);
 
@@ -66,20 +74,22 @@ pub struct BenchArgs {
     /// What the vectors are like.
     #[arg(long, value_enum, default_value = "clustered")]
     pub kind: Kind,
-    /// Rows; by default 100,000, or 9,292 copies.
+    /// Rows; by default 100,000, or 9,292 copies. Of --data the first so many, by default all.
     #[arg(long)]
     pub rows: Option<usize>,
-    /// Dimension; by default 128, 512 for features, 2048 for copies.
+    /// Dimension of made-up vectors; by default 128, 512 for features, 2048 for copies.
     #[arg(long)]
     pub dimension: Option<usize>,
-    /// Queries.
-    #[arg(long, default_value_t = 1_000)]
-    pub queries: usize,
+    /// Queries; by default 1,000. Of --data the first so many, by default all.
+    #[arg(long)]
+    pub queries: Option<usize>,
     /// Where the vectors come from.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Read base.fvecs and query.fvecs of this folder instead of making vectors up.
-    #[arg(long, value_name = "DIR")]
+    /// Read vectors instead of making them up: base and query (.fvecs or .npy) of a folder, or train and
+    /// test of an .hdf5 or .h5 file in the layout of ann-benchmarks, with its neighbors if all rows are
+    /// read and --metric is left out.
+    #[arg(long, value_name = "PATH")]
     pub data: Option<PathBuf>,
     /// Write the vectors into this folder too, as base.fvecs and query.fvecs.
     #[arg(long, value_name = "DIR")]
@@ -87,7 +97,7 @@ pub struct BenchArgs {
     /// Make the vectors, write them where --keep says, and end.
     #[arg(long, requires = "keep")]
     pub make_only: bool,
-    /// The metric; by default the one that fits the vectors.
+    /// The metric; by default the one that a file names, or that fits the kind of vectors.
     #[arg(long, value_parser = parse_metric)]
     pub metric: Option<Metric>,
     /// A running server; by default this program is started on a folder of its own.
@@ -162,6 +172,8 @@ struct Job {
     vectors: Vectors,
     /// The nearest keys of each query; those at the same distance as the k-th count too.
     truth: Vec<HashSet<u64>>,
+    /// True when a file had it, false when it was computed.
+    is_truth_of_file: bool,
     k: usize,
     /// The recall wanted.
     recall: f64,
@@ -170,7 +182,7 @@ struct Job {
 /// Measures, writes the report and returns it.
 pub async fn run(args: &BenchArgs) -> Result<Report> {
     let job = prepare(args)?;
-    let mut report = Report::new(args, &job.vectors, job.collection.metric);
+    let mut report = Report::new(args, &job);
     if args.make_only {
         return Ok(report);
     }
@@ -220,30 +232,71 @@ fn prepare(args: &BenchArgs) -> Result<Job> {
     }
     let dimension = args.dimension.unwrap_or(args.kind.dimension());
     let rows = args.rows.unwrap_or(args.kind.rows());
-    let vectors = match &args.data {
-        Some(folder) => Vectors::read(folder)?,
-        None if dimension == 0 || rows == 0 || args.queries == 0 => {
-            return Err(BenchError("--rows, --queries and --dimension are 1 and up".into()));
-        }
-        None => Vectors::made(args.kind, rows, args.queries, dimension, args.seed),
-    };
-    if let Some(folder) = &args.keep {
-        std::fs::create_dir_all(folder)
-            .map_err(|cause| BenchError(format!("{}: {cause}", folder.display())))?;
-        vectors.write(folder)?;
+    let queries = args.queries.unwrap_or(QUERIES);
+    if dimension == 0 || rows == 0 || queries == 0 {
+        return Err(BenchError("--rows, --queries and --dimension are 1 and up".into()));
     }
-    let metric = args.metric.unwrap_or(args.kind.metric());
+    let (mut given, named) = match &args.data {
+        Some(path) => {
+            let given = files::read(path, Cut { rows: args.rows, queries: args.queries })?;
+            let named = if args.metric.is_none() { given.metric(path)? } else { None };
+            (given, named)
+        }
+        None => (Given::made(Vectors::made(args.kind, rows, queries, dimension, args.seed)), None),
+    };
+    let metric = args.metric.or(named).unwrap_or(args.kind.metric());
+    let neighbours = given.neighbours.take().filter(|_| args.metric.is_none());
+    let vectors = given.vectors;
+    if let Some(folder) = &args.keep {
+        files::write(&vectors, folder)?;
+    }
     let collection = FloatCollection {
         name: args.collection.clone(),
         dimension: vectors.dimension as u32,
         metric,
         params: args.params.clone(),
     };
-    let truth = match args.load_only || args.make_only {
-        true => Vec::new(),
-        false => truth(&vectors, metric, args.k as usize)?,
+    let k = args.k as usize;
+    let of_file = neighbours.and_then(|neighbours| neighbours.nearest(k.min(vectors.len())));
+    let is_truth_of_file = of_file.is_some();
+    let truth = match (args.load_only || args.make_only, of_file) {
+        (true, _) => Vec::new(),
+        (false, None) => truth(&vectors, &vectors.queries, metric, k)?,
+        (false, Some(of_file)) => {
+            let path = args.data.as_deref().unwrap_or(Path::new(""));
+            check_truth(path, &vectors, metric, k, &of_file)?;
+            of_file
+        }
     };
-    Ok(Job { collection, vectors, truth, k: args.k as usize, recall: args.recall })
+    Ok(Job { collection, vectors, truth, is_truth_of_file, k, recall: args.recall })
+}
+
+/// Computes the neighbours of some queries, to see that a file means the same rows and the same metric.
+fn check_truth(
+    path: &Path,
+    vectors: &Vectors,
+    metric: Metric,
+    k: usize,
+    of_file: &[HashSet<u64>],
+) -> Result<()> {
+    let checked = CHECKED.min(of_file.len());
+    let places: Vec<usize> = (0..checked).map(|i| i * of_file.len() / checked).collect();
+    let all: Vec<&[f32]> = vectors.queries.chunks(vectors.dimension).collect();
+    let queries: Vec<f32> = places.iter().flat_map(|place| all[*place]).copied().collect();
+    let (of, mut same) = (k.min(vectors.len()), 0);
+    for (computed, place) in truth(vectors, &queries, metric, k)?.iter().zip(&places) {
+        same += of_file[*place].intersection(computed).count().min(of);
+    }
+    let wanted = of * checked;
+    if (same as f64) < SAME * wanted as f64 {
+        return Err(BenchError(format!(
+            "{}: of {wanted} of its neighbors only {same} are nearest by {}; with --metric they are \
+             computed instead",
+            path.display(),
+            metric.name()
+        )));
+    }
+    Ok(())
 }
 
 fn bytes_of(vectors: &[f32]) -> Bytes {
@@ -257,11 +310,15 @@ fn bar(what: &str, count: usize) -> ProgressBar {
 }
 
 /// The nearest rows of each query by exact scores.
-fn truth(vectors: &Vectors, metric: Metric, k: usize) -> Result<Vec<HashSet<u64>>> {
+fn truth(
+    vectors: &Vectors,
+    queries: &[f32],
+    metric: Metric,
+    k: usize,
+) -> Result<Vec<HashSet<u64>>> {
     let (dimension, count) = (vectors.dimension, vectors.len());
-    let bar = bar("exact neighbours", vectors.queries.len() / dimension);
-    let queries: Option<Vec<Query>> = vectors
-        .queries
+    let bar = bar("exact neighbours", queries.len() / dimension);
+    let queries: Option<Vec<Query>> = queries
         .chunks(dimension)
         .map(|q| Query::new(ElementType::Fp32, metric, dimension as u32, &bytes_of(q)))
         .collect();

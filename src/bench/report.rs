@@ -6,12 +6,10 @@ use std::path::Path;
 use plotters::prelude::*;
 use serde::Serialize;
 
-use super::data::Vectors;
 use super::filtered::FilteredPoint;
 use super::writing::WritingPoint;
-use super::{BenchArgs, BenchError, Result};
+use super::{BenchArgs, BenchError, Job, Result};
 use crate::memory::Memory;
-use crate::schema::Metric;
 
 /// Pixels of the plot.
 const PLOT: (u32, u32) = (860, 480);
@@ -46,6 +44,8 @@ pub struct Report {
     pub dimension: usize,
     /// The metric.
     pub metric: &'static str,
+    /// Where the true neighbours come from: computed, or of the file.
+    pub truth: &'static str,
     /// Nearest rows asked for.
     pub k: u32,
     /// Bytes of the rows as floats.
@@ -75,7 +75,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(args: &BenchArgs, vectors: &Vectors, metric: Metric) -> Report {
+    pub(super) fn new(args: &BenchArgs, job: &Job) -> Report {
+        let vectors = &job.vectors;
         let source = match &args.data {
             Some(folder) => folder.display().to_string(),
             None => format!("{:?}, seed {}", args.kind, args.seed).to_lowercase(),
@@ -85,7 +86,8 @@ impl Report {
             source,
             rows: vectors.len(),
             dimension: vectors.dimension,
-            metric: metric.name(),
+            metric: job.collection.metric.name(),
+            truth: if job.is_truth_of_file { "of the file" } else { "computed" },
             k: args.k,
             raw_bytes: vectors.rows.len() as u64 * 4,
             searchable_seconds: None,
@@ -130,6 +132,7 @@ impl Report {
             "vectors",
             format!("{} x {}, {} ({})", self.rows, self.dimension, self.source, self.metric),
         );
+        line("neighbours", format!("{} nearest, {}", self.k, self.truth));
         if let Some(seconds) = self.searchable_seconds {
             let rate = self.rows as f64 / seconds;
             line("searchable", format!("{seconds:.2} s, {rate:.0} rows/s"));
