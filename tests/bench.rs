@@ -78,6 +78,29 @@ fn an_exact_index_finds_everything() {
     assert_eq!(number(&report["best"], "recall"), 1.0);
 }
 
+#[test]
+fn what_one_run_loads_into_a_folder_the_next_one_measures() {
+    let out = tempfile::tempdir().expect("a folder");
+    let folder = out.path().join("data");
+    let place = ["--in-process", "--folder", folder.to_str().expect("text"), "--ef", "100"];
+    let column = ["--param", "index_type=HNSW"];
+    let made = ["--rows", "3000", "--dimension", "40", "--queries", "50"];
+    let load = [&made[..], &place, &column, &["--load-only"]].concat();
+    let done = start(out.path(), &load);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    for _ in 0..2 {
+        let (_, report) = bench(out.path(), &[&place[..], &["--attach"]].concat());
+        assert!(report["indexed_seconds"].is_null(), "{report}");
+        assert!(number(&report["best"], "recall") >= 0.95, "{report}");
+    }
+    let again = start(out.path(), &load);
+    let error = String::from_utf8_lossy(&again.stderr);
+    assert_eq!(again.status.code(), Some(1), "{error}");
+    assert!(error.contains("voisin_bench"), "{error}");
+    let nowhere = start(out.path(), &["--in-process", "--attach"]);
+    assert_eq!(nowhere.status.code(), Some(2), "there is nothing to attach to");
+}
+
 /// k means k, and recall holds, whatever share of the rows may be found and wherever they are.
 #[test]
 fn filters_keep_k_and_recall_at_every_share() {

@@ -28,34 +28,38 @@ impl From<Error> for BenchError {
 
 /// Loads the vectors into a database of this process and queries them on this thread.
 pub(super) async fn run(args: &BenchArgs, job: &Job, report: &mut Report) -> Result<()> {
-    let folder =
+    let temporary =
         tempfile::tempdir().map_err(|e| BenchError(format!("no temporary folder: {e}")))?;
     let mut config = Config::default();
-    config.storage.data = folder.path().to_owned();
+    config.storage.data = args.folder.clone().unwrap_or_else(|| temporary.path().to_owned());
     config.storage.durability =
         if args.durability == "power" { Durability::Power } else { Durability::Process };
     let database = Database::open(&config)?;
-    let mut params = vec![("metric_type".to_owned(), job.collection.metric.name().to_owned())];
-    params.extend(job.collection.params.iter().cloned());
-    let declared = NewCollection {
-        name: job.collection.name.clone(),
-        columns: vec![NewColumn {
-            name: COLUMN.into(),
-            index_type: 1,
-            data_type: DeclaredType::Vector(ElementType::Fp32),
-            dimension: job.collection.dimension,
-            extra_params: params,
-        }],
-        ..NewCollection::default()
-    };
-    database.create_collection(declared).await?;
+    if !args.attach {
+        database.create_collection(declared(job)).await?;
+    }
     let collection = database.collection(&job.collection.name)?;
-    load(&collection, job, report).await?;
+    if !args.attach {
+        load(&collection, job, report).await?;
+    }
+    if !args.load_only {
+        measure(args, &collection, job, report).await?;
+    }
+    database.close();
+    Ok(())
+}
+
+async fn measure(
+    args: &BenchArgs,
+    collection: &Arc<Collection>,
+    job: &Job,
+    report: &mut Report,
+) -> Result<()> {
     let queries: Vec<Bytes> =
         job.vectors.queries.chunks(job.vectors.dimension).map(bytes_of).collect();
     let mut ladder = Vec::new();
     for ef_search in &args.ef {
-        let recall = recall(&collection, job, &queries, *ef_search).await?;
+        let recall = recall(collection, job, &queries, *ef_search).await?;
         let reaches = recall >= args.recall;
         if !args.brief || reaches || Some(ef_search) == args.ef.last() {
             ladder.push((*ef_search, recall, Vec::new()));
@@ -93,9 +97,24 @@ pub(super) async fn run(args: &BenchArgs, job: &Job, report: &mut Report) -> Res
         });
     }
     report.sum_up(args.recall);
-    report.filtered = filtered::run(args, &collection, job).await?;
-    database.close();
+    report.filtered = filtered::run(args, collection, job).await?;
     Ok(())
+}
+
+fn declared(job: &Job) -> NewCollection {
+    let mut params = vec![("metric_type".to_owned(), job.collection.metric.name().to_owned())];
+    params.extend(job.collection.params.iter().cloned());
+    NewCollection {
+        name: job.collection.name.clone(),
+        columns: vec![NewColumn {
+            name: COLUMN.into(),
+            index_type: 1,
+            data_type: DeclaredType::Vector(ElementType::Fp32),
+            dimension: job.collection.dimension,
+            extra_params: params,
+        }],
+        ..NewCollection::default()
+    }
 }
 
 /// Rows that may go on growing when nothing is written.

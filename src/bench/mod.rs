@@ -101,16 +101,19 @@ pub struct BenchArgs {
     #[arg(long, value_parser = parse_metric)]
     pub metric: Option<Metric>,
     /// A running server; by default this program is started on a folder of its own.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", group = "lasting")]
     pub server: Option<String>,
     /// What the own server's acknowledgements survive.
     #[arg(long, default_value = "process", value_parser = ["process", "power"])]
     pub durability: String,
-    /// The collection; dropped at the end unless --attach.
+    /// The collection; dropped at the end unless --attach or --folder.
     #[arg(long, default_value = "voisin_bench")]
     pub collection: String,
-    /// Query a collection that an earlier run left on --server, and leave it there.
-    #[arg(long, requires = "server")]
+    /// The data folder of --in-process, which stays; by default a temporary one.
+    #[arg(long, value_name = "DIR", group = "lasting", requires = "in_process")]
+    pub folder: Option<PathBuf>,
+    /// Query a collection that an earlier run left on --server or in --folder, and leave it there.
+    #[arg(long, requires = "lasting")]
     pub attach: bool,
     /// Measure the engine alone, in this process, on one thread.
     #[arg(long, conflicts_with_all = ["server", "clients"])]
@@ -119,7 +122,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "ROWS", conflicts_with_all = ["server", "in_process"])]
     pub while_writing: Option<u32>,
     /// Load the collection and leave it there, without measuring queries.
-    #[arg(long, requires = "server", conflicts_with = "attach")]
+    #[arg(long, requires = "lasting", conflicts_with = "attach")]
     pub load_only: bool,
     /// Parameters of the column, such as index_type=FLAT.
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parse_pair)]
