@@ -252,7 +252,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (&[("index_type", "IVF_SQ8"), ("metric_type", "Manhattan")], "no Manhattan"),
         (&[("index_type", "IVF_PQ"), ("m", "7")], "does not divide the dimension, 24"),
         (&[("index_type", "IVF_PQ"), ("nbits", "13")], "nbits is \"13\""),
-        (&[("index_type", "IVF_PQ"), ("refine_k", "0")], "refine_k is \"0\""),
+        (&[("index_type", "IVF_PQ"), ("refine_k", "0")], "refine_k is 0"),
         (&[("index_type", "HNSW_SQ8"), ("metric_type", "Manhattan")], "no Manhattan"),
         (&[("index_type", "FACTORY")], "needs index_factory"),
         (&[("index_type", "HNSW"), ("index_factory", "SQ8")], "does not go with"),
@@ -266,7 +266,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (&[("index_factory", "Nonsense")], "no index can be made of \"Nonsense\""),
         (&[("index_factory", "PQ7")], "no index can be made of \"PQ7\""),
         (&[("index_factory", "SQ8"), ("metric_type", "Manhattan")], "no Manhattan"),
-        (&[("index_factory", "SQ8"), ("recall_target", "2")], "recall_target is \"2\""),
+        (&[("index_factory", "SQ8"), ("recall_target", "2")], "recall_target is 2"),
     ];
     runtime().block_on(async {
         let database: Arc<Database> = open(&TestDisk::new(), &config()).unwrap();

@@ -17,7 +17,7 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::schema::{
     DeclaredType, ElementType, KnnRequest, NewCollection, NewColumn, Operation, RawQueryVectors,
-    RawRow, RawVector, RawVectorMeta, RawWrite,
+    RawRow, RawVector, RawVectorMeta, RawWrite, SearchParams,
 };
 
 impl From<Error> for BenchError {
@@ -127,7 +127,7 @@ pub(super) fn request(query: &Bytes, job: &Job, ef_search: u32) -> KnnRequest {
         topk: job.k as u32,
         vectors: RawQueryVectors::Bytes(query.clone()),
         batch_count: 1,
-        extra_params: job.effort(ef_search),
+        params: Some(SearchParams::from_text(&job.effort(ef_search))),
         ..KnnRequest::default()
     }
 }

@@ -346,40 +346,24 @@ impl Collection {
     ) -> Result<KnnReply> {
         let started = Instant::now();
         self.check_open()?;
-        let plan = self.schema.check_query(request)?;
-        let vectors_max = u64::from(self.config.limits.query_vectors_max);
-        if plan.vectors.len() as u64 > vectors_max {
-            return Err(Error::LimitExceeded {
-                what: "number of query vectors",
-                value: plan.vectors.len() as u64,
-                limit: vectors_max,
-                setting: "limits.query_vectors_max",
-            });
-        }
+        let plan = self.schema.check_query(request, self.config.limits.query_vectors_max)?;
         let mut profile = QueryProfile { validate: started.elapsed(), ..QueryProfile::default() };
         let snapshot = self.published.snapshot();
         // Handing a short query to another thread and back would cost more than the search. A caller
         // who asks on and on makes room for others now and then.
         tokio::task::consume_budget().await;
-        if let Some(results) =
-            self.search(Place::Socket, &plan, filter.as_deref(), &snapshot, &mut profile)?
-        {
-            return Ok(KnnReply { results, profile });
+        let reply = self.search(Place::Socket, &plan, filter.as_deref(), &snapshot, profile)?;
+        if let Some(reply) = reply {
+            return Ok(reply);
         }
         let queued = Instant::now();
         let collection = self.clone();
         self.compute
             .search(move || {
                 profile.queue = queued.elapsed();
-                let results = collection.search(
-                    Place::Search,
-                    &plan,
-                    filter.as_deref(),
-                    &snapshot,
-                    &mut profile,
-                )?;
-                let results = results.ok_or_else(|| Error::internal("a search was cut short"))?;
-                Ok(KnnReply { results, profile })
+                let filter = filter.as_deref();
+                let reply = collection.search(Place::Search, &plan, filter, &snapshot, profile)?;
+                reply.ok_or_else(|| Error::internal("a search was cut short"))
             })
             .await
     }
@@ -390,8 +374,8 @@ impl Collection {
         plan: &KnnPlan,
         filter: Option<&dyn RowFilter>,
         snapshot: &Snapshot,
-        profile: &mut QueryProfile,
-    ) -> Result<Option<Vec<Vec<Hit>>>> {
+        profile: QueryProfile,
+    ) -> Result<Option<KnnReply>> {
         let limits = ReplyLimits {
             results_max: u64::from(self.config.limits.query_results_max),
             bytes_max: self.config.limits.reply_bytes_max,

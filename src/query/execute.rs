@@ -1,11 +1,12 @@
 //! From a plan and the segments of a snapshot to hits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::reply::{Hit, QueryProfile};
+use super::reply::{Hit, KnnReply, QueryProfile};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::{Candidate, RowSet, TopK};
@@ -49,6 +50,14 @@ impl SegmentRef<'_> {
                 view.locate(row).and_then(|(block, at)| block.rows.keys.get(at).copied())
             }
         }
+    }
+
+    fn live_rows(&self) -> u64 {
+        let deleted = match self {
+            SegmentRef::Sealed(sealed) => sealed.tombstones.deleted(),
+            SegmentRef::Growing(view) => view.deleted(),
+        };
+        self.rows().saturating_sub(deleted)
     }
 
     fn forward(&self, row: u32) -> ForwardRow {
@@ -153,8 +162,8 @@ pub fn execute(
     view: &View<'_>,
     plan: &KnnPlan,
     limits: ReplyLimits,
-    profile: &mut QueryProfile,
-) -> Result<Option<Vec<Vec<Hit>>>> {
+    mut profile: QueryProfile,
+) -> Result<Option<KnnReply>> {
     let View { schema, segments, filter, sequence } = *view;
     let started = Instant::now();
     let rows: u64 = segments.iter().map(SegmentRef::rows).sum();
@@ -162,14 +171,20 @@ pub fn execute(
     let wanted = k as u64 * plan.vectors.len() as u64;
     if wanted > limits.results_max {
         return Err(Error::LimitExceeded {
-            what: "topk (no more than there are rows) times batch_count",
+            what: "topk (no more than there are rows) times query vectors",
             value: wanted,
             limit: limits.results_max,
             setting: "limits.query_results_max",
         });
     }
+    let mut reply = KnnReply {
+        results: vec![Vec::new(); plan.vectors.len()],
+        exact: true,
+        rows: segments.iter().map(SegmentRef::live_rows).sum(),
+        profile,
+    };
     if k == 0 {
-        return Ok(Some(vec![Vec::new(); plan.vectors.len()]));
+        return Ok(Some(reply));
     }
     let column = schema
         .columns
@@ -178,7 +193,8 @@ pub fn execute(
     let allowed: Option<Vec<Arc<RowSet>>> =
         filter.map(|filter| segments.iter().map(|segment| filter.rows(segment)).collect());
     let allowed = allowed.as_deref();
-    let search = Search { compute, place, column, plan, k, segments, allowed, sequence };
+    let walked = AtomicBool::new(false);
+    let search = Search { compute, place, column, plan, k, segments, allowed, sequence, walked };
     let found: std::result::Result<Vec<Vec<Candidate>>, Stop> = match &plan.vectors[..] {
         [vector] => search.one(vector).map(|found| vec![found]),
         vectors if place == Place::Socket => vectors.iter().map(|v| search.one(v)).collect(),
@@ -191,26 +207,41 @@ pub fn execute(
     };
     profile.execute = started.elapsed();
     let started = Instant::now();
-    let results = fetch(schema, segments, found, limits.bytes_max);
+    reply.results = fetch(schema, segments, plan, found, limits.bytes_max)?;
     profile.merge_and_sort = started.elapsed();
-    results.map(Some)
+    reply.exact = !search.walked.load(Ordering::Relaxed);
+    reply.profile = profile;
+    Ok(Some(reply))
 }
 
 /// The winners with their forward values, as long as these fit into a reply.
 fn fetch(
     schema: &CollectionSchema,
     segments: &[SegmentRef<'_>],
+    plan: &KnnPlan,
     found: Vec<Vec<Candidate>>,
     bytes_max: u64,
 ) -> Result<Vec<Vec<Hit>>> {
-    let names: usize = schema.forward_columns.iter().map(|name| name.len() + 16).sum();
+    let named = |name: &String| name.len() + 16;
+    let names: usize = match &plan.forwards {
+        None => schema.forward_columns.iter().map(named).sum(),
+        Some(columns) => columns.iter().map(|at| named(&schema.forward_columns[*at])).sum(),
+    };
     let mut bytes = 0;
     let mut results = Vec::with_capacity(found.len());
     for candidates in found {
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let (segment, row) = candidate.place;
-            let forward = segments[segment as usize].forward(row);
+            let values = || segments[segment as usize].forward(row);
+            let forward = match &plan.forwards {
+                None => values(),
+                Some(columns) if columns.is_empty() => ForwardRow::default(),
+                Some(columns) => {
+                    let all = values();
+                    columns.iter().map(|at| all.get(*at).cloned().flatten()).collect()
+                }
+            };
             let values: usize = forward.iter().flatten().map(Value::payload_bytes).sum();
             bytes += (16 + names + values) as u64;
             if bytes > bytes_max {
@@ -237,6 +268,8 @@ struct Search<'a> {
     segments: &'a [SegmentRef<'a>],
     allowed: Option<&'a [Arc<RowSet>]>,
     sequence: u64,
+    /// A graph was walked, which may have missed something.
+    walked: AtomicBool,
 }
 
 impl Search<'_> {
@@ -307,6 +340,7 @@ impl Search<'_> {
             let found = search_index(sealed, index, &search, &mut own)?.ok_or(Stop::TooLong)?;
             if allowed.is_some() || found >= self.k.min(index.nodes()) {
                 own.into_sorted().into_iter().for_each(|candidate| top.push(candidate));
+                self.walked.store(true, Ordering::Relaxed);
                 return Ok(());
             }
             // The search ended short of k though more rows are live: the promise is kept by scanning.

@@ -11,7 +11,7 @@ pub struct Hit {
     pub key: u64,
     /// The score; smaller is nearer for every metric. 0 for a row fetched by its key.
     pub score: f32,
-    /// All forward values in schema order.
+    /// The forward values asked for: all in schema order, or those of the columns named, as named.
     pub forward: ForwardRow,
 }
 
@@ -20,6 +20,10 @@ pub struct Hit {
 pub struct KnnReply {
     /// One list per query vector, in order, each ascending by (score, key).
     pub results: Vec<Vec<Hit>>,
+    /// True when nothing nearer can have been missed: every row was looked at.
+    pub exact: bool,
+    /// Live rows that were searched.
+    pub rows: u64,
     /// Where the time went.
     pub profile: QueryProfile,
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::effort::{Effort, RECALL_TARGET};
+use super::search::SearchParams;
 use super::types::{ElementType, Metric};
 
 /// Rows that a list's centre is trained with at least, and so many times a quantizer's centres: faiss
@@ -16,8 +17,8 @@ const QUANTIZER_ROWS: u64 = 256;
 const LISTS_ROWS_MIN: u64 = 1_000;
 /// Most inverted lists.
 const LISTS_MAX: u32 = 65_536;
-/// Most numbers of lists and candidates that a query can ask for.
-pub(super) const EFFORT_MAX: u32 = 65_536;
+/// Most candidates kept while a row is linked.
+const EF_CONSTRUCTION_MAX: u32 = 65_536;
 /// Longest factory description in bytes, and its largest number other than of lists and bits.
 const DESCRIPTION_BYTES_MAX: usize = 128;
 const DESCRIPTION_NUMBER_MAX: u32 = 4_096;
@@ -108,6 +109,15 @@ pub enum ListRows {
     },
 }
 
+/// The query parameter that says how hard an index is searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffortParam {
+    /// Candidates kept while a graph is walked.
+    EfSearch,
+    /// Lists looked into.
+    Nprobe,
+}
+
 /// For manifests older than the parameter.
 fn default_recall_target() -> f32 {
     RECALL_TARGET
@@ -144,10 +154,10 @@ impl IndexKind {
     }
 
     /// The query parameter that says how hard it is searched, if there is one.
-    pub fn effort_param(&self) -> Option<&'static str> {
+    pub fn effort_param(&self) -> Option<EffortParam> {
         match self {
             IndexKind::Flat => None,
-            IndexKind::Hnsw { .. } => Some("ef_search"),
+            IndexKind::Hnsw { .. } => Some(EffortParam::EfSearch),
             IndexKind::Trained { recipe, .. } => recipe.effort_param(),
         }
     }
@@ -224,29 +234,13 @@ impl Recipe {
         }
     }
 
-    fn effort_param(&self) -> Option<&'static str> {
+    fn effort_param(&self) -> Option<EffortParam> {
         match self {
-            Recipe::Lists { .. } => Some("nprobe"),
-            Recipe::Factory { nlist, .. } if *nlist > 0 => Some("nprobe"),
-            Recipe::Factory { is_graph: true, .. } => Some("ef_search"),
+            Recipe::Lists { .. } => Some(EffortParam::Nprobe),
+            Recipe::Factory { nlist, .. } if *nlist > 0 => Some(EffortParam::Nprobe),
+            Recipe::Factory { is_graph: true, .. } => Some(EffortParam::EfSearch),
             Recipe::Factory { .. } => None,
         }
-    }
-}
-
-/// Reads a `recall_target`.
-pub(super) fn parse_recall_target(text: &str) -> Result<f32, String> {
-    match text.trim().parse::<f32>() {
-        Ok(target) if target > 0.0 && target <= 1.0 => Ok(target),
-        _ => Err(format!("recall_target is {text:?}; it must be a number above 0 and up to 1")),
-    }
-}
-
-/// Reads a `refine_k`.
-pub(super) fn parse_refine_k(text: &str) -> Result<f32, String> {
-    match text.trim().parse::<f32>() {
-        Ok(number) if (1.0..=100.0).contains(&number) => Ok(number),
-        _ => Err(format!("refine_k is {text:?}; it must be a number from 1 to 100")),
     }
 }
 
@@ -273,7 +267,9 @@ impl<'a> Params<'a> {
             (Some("IVF_FLAT"), None) => self.lists(ListRows::Flat)?,
             (Some("IVF_SQ8"), None) => self.lists(ListRows::Sq8)?,
             (Some("IVF_PQ"), None) => self.lists(self.product_quantizer(dimension)?)?,
-            (None | Some("FACTORY"), Some(text)) => self.factory(text, dimension)?,
+            (None | Some("FACTORY"), Some(text)) => {
+                self.trained(check_description(text, dimension)?)?
+            }
             (Some("FACTORY"), None) => return Err("index_type FACTORY needs index_factory".into()),
             (Some(text), Some(_)) if text != "FACTORY" => {
                 return Err(format!("index_factory does not go with index_type {text:?}"));
@@ -288,13 +284,19 @@ impl<'a> Params<'a> {
         Ok(kind)
     }
 
+    fn search(&self) -> Result<SearchParams, String> {
+        let search = SearchParams::numbers_from_text(self.0)?;
+        search.check_ranges().map(|()| search)
+    }
+
     fn graph(&self, always: bool, quantized: bool) -> Result<IndexKind, String> {
+        let search = self.search()?;
         Ok(IndexKind::Hnsw {
             max_neighbor_count: self.number("max_neighbor_count", 16, 2, 256)?,
-            ef_construction: self.number("ef_construction", 128, 1, EFFORT_MAX)?,
-            ef_search: self.optional("ef_search", 1, EFFORT_MAX)?,
-            recall_target: self.recall_target()?,
-            refine_k: self.refine_k()?,
+            ef_construction: self.number("ef_construction", 128, 1, EF_CONSTRUCTION_MAX)?,
+            ef_search: search.ef_search,
+            recall_target: search.recall_target.unwrap_or(RECALL_TARGET),
+            refine_k: search.refine_k,
             always,
             quantized,
         })
@@ -302,13 +304,12 @@ impl<'a> Params<'a> {
 
     fn lists(&self, rows: ListRows) -> Result<IndexKind, String> {
         let nlist = self.optional("nlist", 1, LISTS_MAX)?;
-        let nprobe = self.optional("nprobe", 1, EFFORT_MAX)?;
-        if let (Some(nlist), Some(nprobe)) = (nlist, nprobe)
+        if let (Some(nlist), Some(nprobe)) = (nlist, self.search()?.nprobe)
             && nprobe > nlist
         {
             return Err(format!("nprobe is {nprobe}, more than nlist, which is {nlist}"));
         }
-        self.trained(Recipe::Lists { nlist, rows }, nprobe)
+        self.trained(Recipe::Lists { nlist, rows })
     }
 
     fn product_quantizer(&self, dimension: u32) -> Result<ListRows, String> {
@@ -325,26 +326,15 @@ impl<'a> Params<'a> {
         Ok(ListRows::Pq { m, nbits: self.number("nbits", 8, 4, 12)? })
     }
 
-    fn factory(&self, text: &str, dimension: u32) -> Result<IndexKind, String> {
-        let recipe = check_description(text, dimension)?;
+    fn trained(&self, recipe: Recipe) -> Result<IndexKind, String> {
+        let SearchParams { ef_search, nprobe, recall_target, refine_k, .. } = self.search()?;
         let effort = match recipe.effort_param() {
-            Some(name) => self.optional(name, 1, EFFORT_MAX)?,
+            Some(EffortParam::EfSearch) => ef_search,
+            Some(EffortParam::Nprobe) => nprobe,
             None => None,
         };
-        self.trained(recipe, effort)
-    }
-
-    fn trained(&self, recipe: Recipe, effort: Option<u32>) -> Result<IndexKind, String> {
-        let (recall_target, refine_k) = (self.recall_target()?, self.refine_k()?);
+        let recall_target = recall_target.unwrap_or(RECALL_TARGET);
         Ok(IndexKind::Trained { recipe, effort, recall_target, refine_k })
-    }
-
-    fn recall_target(&self) -> Result<f32, String> {
-        self.get("recall_target").map_or(Ok(RECALL_TARGET), parse_recall_target)
-    }
-
-    fn refine_k(&self) -> Result<Option<f32>, String> {
-        self.get("refine_k").map(parse_refine_k).transpose()
     }
 
     fn optional(&self, key: &str, low: u32, high: u32) -> Result<Option<u32>, String> {
@@ -493,10 +483,10 @@ mod tests {
     #[test]
     fn a_description_says_how_it_is_trained_and_searched() {
         let cases = [
-            ("IVF100,Flat", (100, false, 3_900), Some("nprobe")),
-            ("OPQ16_64,IVF50_HNSW32,PQ16x4fsr", (50, false, 9_984), Some("nprobe")),
-            ("IVF2,PQ16", (2, false, 9_984), Some("nprobe")),
-            ("HNSW32,SQ8", (0, true, 256), Some("ef_search")),
+            ("IVF100,Flat", (100, false, 3_900), Some(EffortParam::Nprobe)),
+            ("OPQ16_64,IVF50_HNSW32,PQ16x4fsr", (50, false, 9_984), Some(EffortParam::Nprobe)),
+            ("IVF2,PQ16", (2, false, 9_984), Some(EffortParam::Nprobe)),
+            ("HNSW32,SQ8", (0, true, 256), Some(EffortParam::EfSearch)),
             ("PQ16x10", (0, false, 39 << 10), None),
             ("LSH", (0, false, 256), None),
         ];

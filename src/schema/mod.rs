@@ -8,6 +8,7 @@ pub mod encoding;
 mod floats;
 mod index_kind;
 mod query;
+mod search;
 mod types;
 mod vector_text;
 
@@ -18,8 +19,9 @@ pub use collection::{
 };
 pub use effort::{Effort, RECALL_TARGET, REFINE_K, Reach, RecallCurve, RecallPoint};
 pub use floats::decode_floats;
-pub use index_kind::{IndexKind, ListRows, Recipe};
-pub use query::{KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
+pub use index_kind::{EffortParam, IndexKind, ListRows, Recipe};
+pub use query::{ForwardChoice, KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
+pub use search::SearchParams;
 pub use types::{
     Change, Document, ElementType, ForwardRow, LsnContext, Metric, Operation, Row, Value,
 };

@@ -5,7 +5,8 @@ use bytes::Bytes;
 
 use super::collection::{CollectionSchema, VectorColumn, check_metric};
 use super::effort::Effort;
-use super::index_kind::{EFFORT_MAX, IndexKind, parse_recall_target, parse_refine_k};
+use super::index_kind::{EffortParam, IndexKind};
+use super::search::SearchParams;
 use super::types::{ElementType, Metric};
 use super::vector_text;
 use crate::error::{Error, Result};
@@ -19,18 +20,30 @@ pub struct KnnRequest {
     pub topk: u32,
     /// The query vectors.
     pub vectors: RawQueryVectors,
-    /// How many query vectors there are.
+    /// How many query vectors there are; not read where they are [`RawQueryVectors::Packed`].
     pub batch_count: u32,
     /// Dimension as the caller sees it; 0 means the column's.
     pub dimension: u32,
     /// Element type as the caller sees it; `None` means the column's, `Err` is a type no column has.
     pub element: Option<std::result::Result<ElementType, String>>,
-    /// Keeps documents with a score up to this; off unless above 0.
-    pub radius: f32,
+    /// Keeps documents with a score up to this.
+    pub radius: Option<f32>,
     /// Exact scan instead of the graph.
     pub is_linear: bool,
-    /// `ef_search`, `nprobe`, `recall_target`, `refine_k`, `exact`, `index_type`, `metric_type`; others are ignored.
-    pub extra_params: Vec<(String, String)>,
+    /// How to search; `None` leaves it to the column, `Err` says what could not be read of it.
+    pub params: Option<std::result::Result<SearchParams, String>>,
+    /// Which forward values come with the hits.
+    pub forwards: ForwardChoice,
+}
+
+/// Which forward values a query returns.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ForwardChoice {
+    /// Those of all forward columns.
+    #[default]
+    All,
+    /// Those of these columns, in this order.
+    Named(Vec<String>),
 }
 
 /// Query vectors before any check.
@@ -41,6 +54,8 @@ pub enum RawQueryVectors {
     Missing,
     /// Little-endian vectors, one after the other.
     Bytes(Bytes),
+    /// The same, as many as there are bytes for.
+    Packed(Bytes),
     /// JSON text.
     Matrix(String),
 }
@@ -68,11 +83,13 @@ pub struct KnnPlan {
     /// Rows that an index finds and that are scored exactly, as times `topk`. 1 to 100; `None` for as
     /// many as the index asks for.
     pub refine_k: Option<f32>,
+    /// Positions in the schema of the forward columns to return; `None` for all, in schema order.
+    pub forwards: Option<Vec<usize>>,
 }
 
 impl CollectionSchema {
-    /// Checks a KNN request against the schema.
-    pub fn check_query(&self, raw: KnnRequest) -> Result<KnnPlan> {
+    /// Checks a KNN request against the schema, and that it has at most `vectors_max` query vectors.
+    pub fn check_query(&self, raw: KnnRequest, vectors_max: u32) -> Result<KnnPlan> {
         let position = self.column_position(&raw.column).ok_or_else(|| Error::ColumnNotFound {
             collection: self.name.clone(),
             column: raw.column.clone(),
@@ -82,8 +99,13 @@ impl CollectionSchema {
             RawQueryVectors::Missing => {
                 return Err(Error::query("neither features nor matrix is set"));
             }
-            RawQueryVectors::Bytes(ref bytes) => check_features(bytes, column, &raw)?,
-            RawQueryVectors::Matrix(ref text) => check_matrix(text, column, &raw)?,
+            RawQueryVectors::Bytes(ref bytes) | RawQueryVectors::Packed(ref bytes) => {
+                check_features(bytes, column, &raw, vectors_max)?
+            }
+            RawQueryVectors::Matrix(ref text) => {
+                check_count(raw.batch_count.into(), vectors_max)?;
+                check_matrix(text, column, &raw)?
+            }
         };
         for (index, vector) in vectors.iter().enumerate() {
             if let Some((element, value)) = vector_text::first_not_finite(column.element, vector) {
@@ -92,26 +114,87 @@ impl CollectionSchema {
                 )));
             }
         }
-        if raw.radius.is_nan() {
+        if raw.radius.is_some_and(f32::is_nan) {
             return Err(Error::query("radius is not a number"));
         }
-        let metric = query_metric(column, &raw)?;
-        let search = search_params(column, &raw)?;
+        let params = raw.params.unwrap_or_else(|| Ok(SearchParams::default()));
+        let params = params.and_then(|params| params.check().map(|()| params));
+        let params = params.map_err(Error::query)?;
+        let metric = params.metric.unwrap_or(column.metric);
+        check_metric(column.element, metric).map_err(Error::query)?;
+        let effort = effort(column, &params);
         Ok(KnnPlan {
             column: position,
             topk: raw.topk as usize,
             vectors,
-            radius: (raw.radius > 0.0).then_some(raw.radius),
-            // A graph serves the metric that it was built for.
-            exact: search.exact || metric != column.metric,
+            radius: raw.radius,
+            exact: raw.is_linear
+                || params.exact
+                || matches!(column.index, IndexKind::Flat)
+                // A graph serves the metric that it was built for.
+                || metric != column.metric
+                // No number of candidates is sure to find everything.
+                || effort == Effort::Recall(1.0),
             metric,
-            effort: search.effort,
-            refine_k: search.refine_k,
+            effort,
+            refine_k: params.refine_k.or(column.index.refine_k()),
+            forwards: self.check_forwards(&raw.forwards)?,
         })
+    }
+
+    fn check_forwards(&self, choice: &ForwardChoice) -> Result<Option<Vec<usize>>> {
+        let names = match choice {
+            ForwardChoice::All => return Ok(None),
+            ForwardChoice::Named(names) => names,
+        };
+        let mut positions = Vec::new();
+        for name in names {
+            let position = self.forward_columns.iter().position(|known| known == name);
+            let position = position.ok_or_else(|| Error::ColumnNotFound {
+                collection: self.name.clone(),
+                column: name.clone(),
+            })?;
+            if positions.contains(&position) {
+                return Err(Error::query(format!("forward column {name:?} is asked for twice")));
+            }
+            positions.push(position);
+        }
+        Ok(Some(positions))
     }
 }
 
-fn check_features(bytes: &Bytes, column: &VectorColumn, raw: &KnnRequest) -> Result<Vec<Bytes>> {
+/// How hard indexes of a column are searched by a query with these parameters.
+fn effort(column: &VectorColumn, params: &SearchParams) -> Effort {
+    let count = match column.index.effort_param() {
+        Some(EffortParam::EfSearch) => params.ef_search,
+        Some(EffortParam::Nprobe) => params.nprobe,
+        None => None,
+    };
+    match (count, params.recall_target) {
+        (Some(count), _) => Effort::Candidates(count as usize),
+        (None, Some(target)) => Effort::Recall(target),
+        (None, None) => column.index.effort(),
+    }
+}
+
+fn check_count(vectors: u64, vectors_max: u32) -> Result<()> {
+    if vectors <= vectors_max.into() {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded {
+        what: "number of query vectors",
+        value: vectors,
+        limit: vectors_max.into(),
+        setting: "limits.query_vectors_max",
+    })
+}
+
+fn check_features(
+    bytes: &Bytes,
+    column: &VectorColumn,
+    raw: &KnnRequest,
+    vectors_max: u32,
+) -> Result<Vec<Bytes>> {
     let rounds_to_half =
         column.element == ElementType::Fp16 && raw.element == Some(Ok(ElementType::Fp32));
     match &raw.element {
@@ -128,15 +211,19 @@ fn check_features(bytes: &Bytes, column: &VectorColumn, raw: &KnnRequest) -> Res
     check_dimension(column, raw)?;
     let stored_bytes = column.vector_bytes().ok_or_else(|| unstorable(column))?;
     let vector_bytes = if rounds_to_half { stored_bytes * 2 } else { stored_bytes };
-    // Compared in 64 bits: batch_count is the caller's and may be anything.
-    let expected = vector_bytes as u64 * u64::from(raw.batch_count);
+    let count = match raw.vectors {
+        RawQueryVectors::Packed(_) => (bytes.len() / vector_bytes) as u64,
+        _ => u64::from(raw.batch_count),
+    };
+    // Compared in 64 bits: the count is the caller's and may be anything.
+    let expected = vector_bytes as u64 * count;
     if bytes.len() as u64 != expected {
         return Err(Error::query(format!(
-            "features have {} bytes; {} vectors of {vector_bytes} bytes are {expected}",
+            "the query vectors have {} bytes; {count} of {vector_bytes} bytes are {expected}",
             bytes.len(),
-            raw.batch_count
         )));
     }
+    check_count(count, vectors_max)?;
     Ok((0..bytes.len() / vector_bytes)
         .map(|i| bytes.slice(i * vector_bytes..(i + 1) * vector_bytes))
         .map(|v| if rounds_to_half { vector_text::fp32_to_fp16(&v) } else { v })
@@ -189,76 +276,4 @@ fn unstorable(column: &VectorColumn) -> Error {
         column.element.name(),
         column.dimension
     ))
-}
-
-impl KnnRequest {
-    fn param(&self, key: &str) -> Option<&str> {
-        self.extra_params.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
-    }
-}
-
-fn query_metric(column: &VectorColumn, raw: &KnnRequest) -> Result<Metric> {
-    let Some(name) = raw.param("metric_type") else { return Ok(column.metric) };
-    let known = || Metric::ALL.map(|(name, _)| name).join(", ");
-    let metric = Metric::from_name(name).ok_or_else(|| {
-        Error::query(format!("metric_type {name:?} is unknown; known: {}", known()))
-    })?;
-    check_metric(column.element, metric).map_err(Error::query)?;
-    Ok(metric)
-}
-
-struct SearchParams {
-    exact: bool,
-    effort: Effort,
-    refine_k: Option<f32>,
-}
-
-/// The kinds of index that a query may name. Only FLAT makes a difference: the column has its index.
-const INDEX_TYPES: [&str; 7] =
-    ["FLAT", "HNSW", "HNSW_SQ8", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "FACTORY"];
-
-fn search_params(column: &VectorColumn, raw: &KnnRequest) -> Result<SearchParams> {
-    let mut exact = raw.is_linear || column.index == IndexKind::Flat;
-    match raw.param("index_type") {
-        None => {}
-        Some("FLAT") => exact = true,
-        Some(text) if INDEX_TYPES.contains(&text) => {}
-        Some(text) => {
-            let known = INDEX_TYPES.join(", ");
-            return Err(Error::query(format!("index_type {text:?} is unknown; known: {known}")));
-        }
-    }
-    match raw.param("exact") {
-        None => {}
-        // In Python, str(True) is True.
-        Some(text) if text.eq_ignore_ascii_case("false") => {}
-        Some(text) if text.eq_ignore_ascii_case("true") => exact = true,
-        Some(text) => {
-            return Err(Error::query(format!("exact is {text:?}; it must be true or false")));
-        }
-    }
-    let mut effort = column.index.effort();
-    // Both are checked, whichever of them the column's index has.
-    for name in ["ef_search", "nprobe"] {
-        let Some(text) = raw.param(name) else { continue };
-        let count = text.trim().parse::<u32>().ok().filter(|n| (1..=EFFORT_MAX).contains(n));
-        let count = count.ok_or_else(|| {
-            Error::query(format!(
-                "{name} is {text:?}; it must be a whole number from 1 to {EFFORT_MAX}"
-            ))
-        })?;
-        if raw.param("recall_target").is_some() {
-            return Err(Error::query(format!("{name} and recall_target exclude each other")));
-        }
-        if column.index.effort_param() == Some(name) {
-            effort = Effort::Candidates(count as usize);
-        }
-    }
-    if let Some(text) = raw.param("recall_target") {
-        effort = Effort::Recall(parse_recall_target(text).map_err(Error::query)?);
-    }
-    // No number of candidates is sure to find everything.
-    exact |= effort == Effort::Recall(1.0);
-    let refine_k = raw.param("refine_k").map(parse_refine_k).transpose().map_err(Error::query)?;
-    Ok(SearchParams { exact, effort, refine_k: refine_k.or(column.index.refine_k()) })
 }

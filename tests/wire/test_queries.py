@@ -159,6 +159,7 @@ def test_every_index_column_is_searched_on_its_own(wire, name):
     {"ef_search": "1"}, {"ef_search": "500"}, {"index_type": "FLAT"}, {"index_type": "HNSW"}, {"colour": "blue"},
     {"nprobe": "7"}, {"index_type": "IVF_PQ"},
     {"recall_target": "0.5"}, {"recall_target": "1"}, {"refine_k": "7.5"}, {"exact": "True"}, {"exact": "false"},
+    {"nprobe": "8"},
     {"max_scan_ratio": "0.5", "": ""},
 ])
 def test_known_parameters_are_taken_and_unknown_ones_ignored(wire, made, params):

@@ -152,7 +152,7 @@ def test_the_sdk_refuses_empty_features_before_they_are_sent(client, made):
     {"nprobe": "0"}, {"nprobe": "1e3"}, {"ef_search": "0"}, {"ef_search": "65537"}, {"ef_search": "many"},
     {"recall_target": "0"},
     {"recall_target": "1.01"}, {"recall_target": "nan"}, {"recall_target": "most"}, {"refine_k": "0.9"},
-    {"refine_k": "101"}, {"refine_k": "nan"}, {"exact": "maybe"},
+    {"refine_k": "101"}, {"refine_k": "nan"}, {"exact": "maybe"}, {"nprobe": "0"}, {"nprobe": "few"},
 ], ids=lambda params: "=".join(*params.items()))
 def test_a_search_parameter_outside_its_range_is_named(wire, made, params):
     (name, value), = params.items()

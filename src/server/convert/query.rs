@@ -8,7 +8,7 @@ use super::super::proto::proxima;
 use super::{element, generic_value, pairs};
 use crate::error::{Error, Result};
 use crate::query::{Hit, QueryProfile};
-use crate::schema::{KnnRequest, RawQueryVectors};
+use crate::schema::{ForwardChoice, KnnRequest, RawQueryVectors, SearchParams};
 
 use proxima::query_request::knn_query_param::FeaturesValue;
 use proxima::query_request::{QueryParam, QueryType};
@@ -40,9 +40,11 @@ pub(in crate::server) fn knn_request(wire: proxima::QueryRequest) -> Result<KnnR
             0 => None,
             number => Some(element(number)),
         },
-        radius: knn.radius,
+        // 0, the default, and what is below it mean none; NaN is not 0.
+        radius: (knn.radius > 0.0 || knn.radius.is_nan()).then_some(knn.radius),
         is_linear: knn.is_linear,
-        extra_params: pairs(knn.extra_params),
+        params: Some(SearchParams::from_text(&pairs(knn.extra_params))),
+        forwards: ForwardChoice::All,
     })
 }
 
@@ -155,15 +157,16 @@ mod tests {
             data_type: 23,
             radius: 0.5,
             is_linear: true,
-            extra_params: vec![proxima::KeyValuePair { key: "k".into(), value: "v".into() }],
+            extra_params: vec![proxima::KeyValuePair { key: "nprobe".into(), value: "5".into() }],
         }))
         .expect("a KNN query");
         assert_eq!((request.column.as_str(), request.topk), ("image", 5));
         assert!(matches!(request.vectors, RawQueryVectors::Bytes(bytes) if bytes == features));
         assert_eq!((request.batch_count, request.dimension), (1, 2));
         assert_eq!(request.element, Some(Ok(ElementType::Fp32)));
-        assert_eq!((request.radius, request.is_linear), (0.5, true));
-        assert_eq!(request.extra_params, [("k".to_owned(), "v".to_owned())]);
+        assert_eq!((request.radius, request.is_linear), (Some(0.5), true));
+        let params = SearchParams { nprobe: Some(5), ..SearchParams::default() };
+        assert_eq!((request.params, request.forwards), (Some(Ok(params)), ForwardChoice::All));
     }
 
     #[test]
@@ -174,7 +177,7 @@ mod tests {
         }))
         .expect("a KNN query");
         assert!(matches!(request.vectors, RawQueryVectors::Matrix(text) if text == "[1]"));
-        assert_eq!((request.element, request.dimension), (None, 0));
+        assert_eq!((request.element, request.dimension, request.radius), (None, 0, None));
         let bare = knn_request(proxima::QueryRequest::default()).expect("a KNN query");
         assert_eq!(bare.column, "");
         assert!(matches!(bare.vectors, RawQueryVectors::Missing));
