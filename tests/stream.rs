@@ -1125,6 +1125,8 @@ async fn reflection_lists_the_services_and_hands_out_their_contracts() {
     let symbols = [
         ("voisin.v1.Voisin.WriteStream", "voisin.v1"),
         ("voisin.v1.WriteAck", "voisin.v1"),
+        ("voisin.v1.Voisin.Query", "voisin.v1"),
+        ("voisin.v1.Hits", "voisin.v1"),
         ("proxima.be.proto.ProximaService", "proxima.be.proto"),
         ("grpc.health.v1.Health", "grpc.health.v1"),
     ];

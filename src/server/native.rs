@@ -7,20 +7,23 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::stream::{FuturesOrdered, Stream, StreamExt};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::proto::voisin_v1::voisin_server::Voisin;
-use super::proto::voisin_v1::{StatsReply, StatsRequest, WriteAck, WriteRequest};
+use super::proto::voisin_v1::{
+    QueryReply, QueryRequest, StatsReply, StatsRequest, WriteAck, WriteRequest,
+};
 use super::{Phases, convert, limits, status};
 use crate::collection::WriteOutcome;
 use crate::config::LimitsConfig;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::memory::Memory;
-use crate::schema::{CollectionSchema, RawWrite};
+use crate::schema::{CollectionSchema, ForwardChoice, RawWrite};
 
 /// Most requests of one stream in progress at a time.
 const IN_FLIGHT_MAX: usize = 8;
@@ -48,6 +51,18 @@ impl Native {
 impl Voisin for Native {
     type WriteStreamStream =
         Pin<Box<dyn Stream<Item = std::result::Result<WriteAck, Status>> + Send>>;
+
+    async fn query(
+        &self,
+        request: Request<QueryRequest>,
+    ) -> std::result::Result<Response<QueryReply>, Status> {
+        let started = Instant::now();
+        let reply = search(&self.database, request.into_inner(), started).await;
+        reply.map(Response::new).map_err(|error| {
+            tracing::debug!(call = "Query", detail = %error, "refused");
+            status::voisin_status(&error)
+        })
+    }
 
     async fn stats(
         &self,
@@ -80,6 +95,42 @@ impl Voisin for Native {
             bytes_max,
             self.phases.clone().stopping(),
         ))))
+    }
+}
+
+/// Answers one query.
+async fn search(
+    database: &Database,
+    mut request: QueryRequest,
+    started: Instant,
+) -> Result<QueryReply> {
+    let collection = database.collection(&request.collection)?;
+    let schema = collection.schema();
+    if let Some(vectors) = &mut request.vectors
+        && vectors.name.is_empty()
+    {
+        vectors.name = only_column(schema)?.to_owned();
+    }
+    let query = convert::native_query(request)?;
+    let forward_names = match &query.forwards {
+        ForwardChoice::All => schema.forward_columns.clone(),
+        ForwardChoice::Named(names) => names.clone(),
+    };
+    let reply = collection.query(query).await?;
+    Ok(convert::query_reply(reply, &forward_names, || started.elapsed()))
+}
+
+/// The index column of a collection that has one.
+fn only_column(schema: &CollectionSchema) -> Result<&str> {
+    match &schema.columns[..] {
+        [column] => Ok(&column.name),
+        columns => {
+            let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            Err(Error::query(format!(
+                "the index column is not named; the collection has {}",
+                names.join(", ")
+            )))
+        }
     }
 }
 

@@ -171,7 +171,8 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
 
 /// The status of a call of our own contract that fails as a whole.
 pub(super) fn voisin_status(error: &Error) -> tonic::Status {
-    tonic::Status::new(tonic::Code::from(voisin_code(error) as i32), error.to_string())
+    let words = error.to_string();
+    tonic::Status::new(tonic::Code::from(voisin_code(error) as i32), shorten(&words))
 }
 
 /// The row code of our own contract.

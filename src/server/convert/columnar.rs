@@ -124,7 +124,13 @@ fn operation(number: i32) -> Result<Operation> {
 }
 
 fn element(column: &wire::VectorColumn) -> Result<ElementType> {
-    match wire::ElementType::try_from(column.element) {
+    known_element(column.element)
+        .map_err(|words| invalid(format!("vector column {:?}: {words}", column.name)))
+}
+
+/// What an element type means: `Err` holds the words for one that means nothing.
+pub(super) fn known_element(number: i32) -> std::result::Result<ElementType, String> {
+    match wire::ElementType::try_from(number) {
         Ok(wire::ElementType::Fp32) => Ok(ElementType::Fp32),
         Ok(wire::ElementType::Fp16) => Ok(ElementType::Fp16),
         Ok(wire::ElementType::Int8) => Ok(ElementType::Int8),
@@ -132,13 +138,8 @@ fn element(column: &wire::VectorColumn) -> Result<ElementType> {
         Ok(wire::ElementType::Int16) => Ok(ElementType::Int16),
         Ok(wire::ElementType::Binary32) => Ok(ElementType::Binary32),
         Ok(wire::ElementType::Binary64) => Ok(ElementType::Binary64),
-        Ok(wire::ElementType::Unspecified) => {
-            Err(invalid(format!("vector column {:?}: the element type is not set", column.name)))
-        }
-        Err(_) => Err(invalid(format!(
-            "vector column {:?}: element type {} is unknown",
-            column.name, column.element
-        ))),
+        Ok(wire::ElementType::Unspecified) => Err("no element type".to_owned()),
+        Err(_) => Err(format!("unknown element type {number}")),
     }
 }
 
@@ -163,6 +164,23 @@ fn value(value: wire::Value) -> Option<Value> {
         Kind::FloatValue(number) => Value::Float(number),
         Kind::DoubleValue(number) => Value::Double(number),
     })
+}
+
+/// A forward value as it goes out.
+pub(super) fn wire_value(value: Option<Value>) -> wire::Value {
+    use wire::value::Kind;
+    let kind = value.map(|value| match value {
+        Value::Bytes(bytes) => Kind::BytesValue(bytes),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Bool(truth) => Kind::BoolValue(truth),
+        Value::Int32(number) => Kind::Int32Value(number),
+        Value::Int64(number) => Kind::Int64Value(number),
+        Value::UInt32(number) => Kind::Uint32Value(number),
+        Value::UInt64(number) => Kind::Uint64Value(number),
+        Value::Float(number) => Kind::FloatValue(number),
+        Value::Double(number) => Kind::DoubleValue(number),
+    });
+    wire::Value { kind }
 }
 
 fn invalid(detail: impl Into<String>) -> Error {
@@ -280,8 +298,8 @@ mod tests {
         check(|r| r.operations = vec![1], "1 operations for 2 keys");
         check(|r| r.operations = vec![1, 0], "operation is not set");
         check(|r| r.lsns = vec![wire::LsnContext::default()], "1 lsns for 2 keys");
-        check(|r| r.vectors[0].element = 0, "element type is not set");
-        check(|r| r.vectors[0].element = 99, "element type 99 is unknown");
+        check(|r| r.vectors[0].element = 0, "no element type");
+        check(|r| r.vectors[0].element = 99, "unknown element type 99");
         check(|r| r.vectors[0].dimension = 2, "has 6 bytes; 2 keys need 2 bytes each");
         check(|r| r.vectors[0].dimension = u32::MAX, "has 6 bytes");
         check(

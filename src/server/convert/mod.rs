@@ -4,12 +4,14 @@
 
 mod collection;
 mod columnar;
+mod native_query;
 mod query;
 mod stats;
 mod write;
 
 pub(super) use collection::{collection_info, collection_stats, new_collection};
 pub(super) use columnar::{acknowledge, columnar_write, refuse};
+pub(super) use native_query::{native_query, query_reply};
 pub(super) use query::{Timeline, debug_info, document, knn_request, results};
 pub(super) use stats::stats_reply;
 pub(super) use write::raw_write;

@@ -125,7 +125,7 @@ pub(in crate::server) fn debug_info(timeline: &Timeline, query_id: u64, latency_
     info.to_string()
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

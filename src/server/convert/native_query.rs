@@ -1,0 +1,193 @@
+//! Queries of our own contract and their answers, column by column.
+
+use std::time::Duration;
+
+use super::super::proto::voisin_v1 as wire;
+use super::columnar::{known_element, wire_value};
+use crate::error::{Error, Result};
+use crate::query::{Hit, KnnReply};
+use crate::schema::{ForwardChoice, KnnRequest, Metric, RawQueryVectors, SearchParams};
+
+/// A query; its column is "" where the caller named none. What a caller may have forgotten is refused
+/// here rather than taken for something.
+pub(in crate::server) fn native_query(request: wire::QueryRequest) -> Result<KnnRequest> {
+    let Some(vectors) = request.vectors else {
+        return Err(Error::query("the query vectors are not set"));
+    };
+    if vectors.dimension == 0 {
+        return Err(Error::query("the dimension of the query vectors is not set"));
+    }
+    if request.topk == 0 {
+        return Err(Error::query("topk is 0; it must be at least 1"));
+    }
+    let params = request.params.unwrap_or_default();
+    Ok(KnnRequest {
+        column: vectors.name,
+        topk: request.topk,
+        vectors: RawQueryVectors::Packed(vectors.vectors),
+        batch_count: 0,
+        dimension: vectors.dimension,
+        element: Some(known_element(vectors.element)),
+        radius: request.radius,
+        is_linear: false,
+        params: Some(metric(request.metric).map(|metric| SearchParams {
+            metric,
+            exact: params.exact,
+            ef_search: params.ef_search,
+            nprobe: params.nprobe,
+            recall_target: params.recall_target,
+            refine_k: params.refine_k,
+        })),
+        forwards: match request.forwards {
+            None => ForwardChoice::All,
+            Some(forwards) => ForwardChoice::Named(forwards.names),
+        },
+    })
+}
+
+fn metric(number: i32) -> std::result::Result<Option<Metric>, String> {
+    match wire::Metric::try_from(number) {
+        Ok(wire::Metric::Unspecified) => Ok(None),
+        Ok(wire::Metric::SquaredEuclidean) => Ok(Some(Metric::SquaredEuclidean)),
+        Ok(wire::Metric::Euclidean) => Ok(Some(Metric::Euclidean)),
+        Ok(wire::Metric::InnerProduct) => Ok(Some(Metric::InnerProduct)),
+        Ok(wire::Metric::Cosine) => Ok(Some(Metric::Cosine)),
+        Ok(wire::Metric::Manhattan) => Ok(Some(Metric::Manhattan)),
+        Ok(wire::Metric::Hamming) => Ok(Some(Metric::Hamming)),
+        Err(_) => Err(format!("metric {number} is unknown")),
+    }
+}
+
+/// The answer, with the names of the forward columns that every hit has values of.
+pub(in crate::server) fn query_reply(
+    reply: KnnReply,
+    forward_names: &[String],
+    elapsed: impl FnOnce() -> Duration,
+) -> wire::QueryReply {
+    wire::QueryReply {
+        results: reply.results.iter().map(|found| hits(found, forward_names)).collect(),
+        exact: reply.exact,
+        rows: reply.rows,
+        queue_us: super::query::micros(reply.profile.queue),
+        elapsed_us: super::query::micros(elapsed()),
+    }
+}
+
+fn hits(hits: &[Hit], forward_names: &[String]) -> wire::Hits {
+    let column = |(position, name): (usize, &String)| {
+        let value = |hit: &Hit| wire_value(hit.forward.get(position).cloned().flatten());
+        wire::ForwardColumn { name: name.clone(), values: hits.iter().map(value).collect() }
+    };
+    wire::Hits {
+        keys: hits.iter().map(|hit| hit.key).collect(),
+        scores: hits.iter().map(|hit| hit.score).collect(),
+        forwards: forward_names.iter().enumerate().map(column).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::query::QueryProfile;
+    use crate::schema::{ElementType, Value};
+
+    fn request() -> wire::QueryRequest {
+        wire::QueryRequest {
+            collection: "photos".into(),
+            vectors: Some(wire::VectorColumn {
+                name: "image".into(),
+                element: wire::ElementType::Fp32.into(),
+                dimension: 2,
+                vectors: Bytes::from_static(&[0; 16]),
+            }),
+            topk: 5,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_query_arrives() {
+        let query = native_query(wire::QueryRequest {
+            radius: Some(-0.5),
+            metric: wire::Metric::Manhattan.into(),
+            params: Some(wire::SearchParams {
+                ef_search: Some(1),
+                nprobe: Some(2),
+                refine_k: Some(3.0),
+                exact: true,
+                recall_target: Some(0.5),
+            }),
+            forwards: Some(wire::ForwardNames { names: vec!["a".into()] }),
+            ..request()
+        })
+        .expect("nothing is forgotten");
+        assert_eq!((query.column.as_str(), query.topk, query.dimension), ("image", 5, 2));
+        assert!(matches!(query.vectors, RawQueryVectors::Packed(bytes) if bytes.len() == 16));
+        assert_eq!(query.element, Some(Ok(ElementType::Fp32)));
+        assert_eq!((query.radius, query.is_linear), (Some(-0.5), false));
+        let params = SearchParams {
+            metric: Some(Metric::Manhattan),
+            exact: true,
+            ef_search: Some(1),
+            nprobe: Some(2),
+            recall_target: Some(0.5),
+            refine_k: Some(3.0),
+        };
+        assert_eq!(query.params, Some(Ok(params)));
+        assert_eq!(query.forwards, ForwardChoice::Named(vec!["a".into()]));
+    }
+
+    #[test]
+    fn what_a_query_leaves_out_is_left_to_the_column() {
+        let query = native_query(request()).expect("nothing is forgotten");
+        assert_eq!(query.params, Some(Ok(SearchParams::default())));
+        assert_eq!((query.radius, query.forwards), (None, ForwardChoice::All));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_carried_on_to_be_refused() {
+        let mut odd = request();
+        odd.metric = 99;
+        odd.vectors.as_mut().expect("there are vectors").element = 99;
+        let query = native_query(odd).expect("the domain refuses it");
+        assert_eq!(query.params, Some(Err("metric 99 is unknown".into())));
+        assert_eq!(query.element, Some(Err("unknown element type 99".into())));
+    }
+
+    #[test]
+    fn metrics_have_the_names_of_the_contract() {
+        for (name, expected) in Metric::ALL {
+            let words = name.chars().flat_map(|letter| {
+                letter.is_uppercase().then_some('_').into_iter().chain(letter.to_uppercase())
+            });
+            let wire_name = format!("METRIC{}", words.collect::<String>());
+            let number = wire::Metric::from_str_name(&wire_name).expect(&wire_name);
+            assert_eq!(metric(number.into()), Ok(Some(expected)));
+        }
+    }
+
+    #[test]
+    fn an_answer_has_one_entry_per_query_vector_with_its_columns() {
+        let hit = |key, value| Hit { key, score: key as f32, forward: vec![None, value].into() };
+        let reply = KnnReply {
+            results: vec![vec![hit(7, Some(Value::Bool(true))), hit(9, None)], vec![]],
+            exact: true,
+            rows: 2,
+            profile: QueryProfile { queue: Duration::from_micros(3), ..Default::default() },
+        };
+        let names = ["a".to_owned(), "b".to_owned()];
+        let reply = query_reply(reply, &names, || Duration::from_micros(8));
+        assert_eq!((reply.exact, reply.rows, reply.queue_us, reply.elapsed_us), (true, 2, 3, 8));
+        let [first, second] = &reply.results[..] else { panic!("two query vectors") };
+        assert_eq!((&first.keys[..], &first.scores[..]), (&[7, 9][..], &[7.0, 9.0][..]));
+        let unset = || wire::Value { kind: None };
+        let set = wire::Value { kind: Some(wire::value::Kind::BoolValue(true)) };
+        let column = |name: &str, values| wire::ForwardColumn { name: name.into(), values };
+        let expected = [column("a", vec![unset(), unset()]), column("b", vec![set, unset()])];
+        assert_eq!(first.forwards, expected);
+        assert_eq!(second.forwards, [column("a", vec![]), column("b", vec![])]);
+        assert!(second.keys.is_empty() && second.scores.is_empty());
+    }
+}
