@@ -2,7 +2,7 @@
 
 /// Gives memory back when a load is over, which the system's allocator keeps for the next one.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: voisin::native::Allocator = voisin::native::Allocator;
 
 fn main() -> std::process::ExitCode {
     voisin::cli::main()

@@ -18,7 +18,7 @@ use voisin::index::RowSet;
 use voisin::query::{Hit, RowFilter, SegmentRef};
 use voisin::schema::{
     ElementType, KnnRequest, NewCollection, Operation, RawQueryVectors, RawRow, RawVector,
-    RawVectorMeta, RawWrite,
+    RawVectorMeta, RawWrite, SearchParams,
 };
 use voisin::storage::TestDisk;
 
@@ -100,12 +100,14 @@ async fn search(
     params: &[(&str, &str)],
     filter: Option<u64>,
 ) -> Vec<Hit> {
+    let pairs: Vec<(String, String)> =
+        params.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let request = KnnRequest {
         column: "v".into(),
         topk: K,
         vectors: RawQueryVectors::Bytes(vector.clone()),
         batch_count: 1,
-        extra_params: params.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+        params: Some(SearchParams::from_text(&pairs)),
         ..KnnRequest::default()
     };
     let filter = filter.map(|number| Arc::new(Multiples(number)) as Arc<dyn RowFilter>);

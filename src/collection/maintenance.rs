@@ -267,7 +267,12 @@ impl Collection {
     }
 
     fn build_run(&self) -> BuildRun<'_> {
-        BuildRun { pool: self.compute.build_pool(), stop: &self.stop, done: &self.built }
+        BuildRun {
+            pool: self.compute.build_pool(),
+            stop: &self.stop,
+            done: &self.built,
+            held: &self.build_bytes,
+        }
     }
 
     /// Builds a segment's files, and leaves none of them behind when that ends early.

@@ -74,6 +74,8 @@ pub struct Collection {
     stop: AtomicBool,
     /// Rows linked into graphs since the start.
     built: AtomicU64,
+    /// Bytes that seals and merges under way hold.
+    build_bytes: AtomicU64,
     is_dropped: AtomicBool,
     magic_number: u64,
 }
@@ -168,6 +170,7 @@ impl Collection {
             is_still: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             built: AtomicU64::new(0),
+            build_bytes: AtomicU64::new(0),
             is_dropped: AtomicBool::new(false),
             magic_number,
         });
@@ -464,6 +467,7 @@ impl Collection {
         let mut report = MemoryReport {
             growing: growing.map(|view| view.bytes + u64::from(view.rows) * KEY_BYTES).sum(),
             keys: self.published.keys_bytes(),
+            builds: self.build_bytes.load(Ordering::Relaxed),
             ..MemoryReport::default()
         };
         for sealed in &snapshot.sealed {

@@ -60,12 +60,14 @@ pub struct MemoryReport {
     pub keys: u64,
     /// Delete marks of sealed rows.
     pub deletes: u64,
+    /// Graphs that are being made, with the codes that they are made by.
+    pub builds: u64,
 }
 
 impl MemoryReport {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.growing + self.codes + self.graphs + self.keys + self.deletes
+        self.growing + self.codes + self.graphs + self.keys + self.deletes + self.builds
     }
 }
 

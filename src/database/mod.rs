@@ -9,6 +9,7 @@
 //!        forward.sled/   the forward store, rebuilt when lost
 //! ```
 
+mod memory;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ use crate::schema::{CollectionSchema, NewCollection, SchemaLimits};
 use crate::segment::{ForwardStore, check_indexes};
 use crate::storage::{Directory, Disk, FolderLock, RealDisk, replace_file};
 
+use memory::Base;
+pub use memory::ServerMemory;
 pub use verify::{CollectionReport, VerifyReport, verify};
 
 const VERSION_LINE: &str = "voisin data folder 1\n";
@@ -49,6 +52,8 @@ pub struct Database {
     magic_number: u64,
     is_closed: AtomicBool,
     ticker: Arc<Ticker>,
+    /// Memory that the process took before there were collections.
+    base: Base,
     _lock: Option<FolderLock>,
 }
 
@@ -85,6 +90,11 @@ impl Database {
         self.compute.memory()
     }
 
+    /// What the process holds in memory beside its collections.
+    pub fn server_memory(&self) -> ServerMemory {
+        ServerMemory::now(self.base, self.memory().limit())
+    }
+
     /// Opens a data folder on any disk; whoever calls answers for its being the only one.
     pub fn open_on(disk: Disk, config: &Config, lock: Option<FolderLock>) -> Result<Arc<Self>> {
         let data = config.storage.data.clone();
@@ -96,8 +106,10 @@ impl Database {
             disk.forward_store_root(&forward_path),
             config.storage.forward_cache_bytes,
         )?;
+        let compute = Arc::new(Compute::new(&config.compute, config.limits.memory_bytes_max)?);
         let database = Arc::new(Database {
-            compute: Arc::new(Compute::new(&config.compute, config.limits.memory_bytes_max)?),
+            base: Base::now(),
+            compute,
             config: Arc::new(config.clone()),
             magic_number: new_magic_number(),
             catalog: RwLock::default(),

@@ -53,6 +53,30 @@ pub struct BuildRun<'a> {
     pub stop: &'a AtomicBool,
     /// Counts the nodes linked in.
     pub done: &'a AtomicU64,
+    /// Bytes that the build holds now.
+    pub held: &'a AtomicU64,
+}
+
+impl<'a> BuildRun<'a> {
+    /// Counts bytes as held by the build until the answer is dropped.
+    pub fn hold(&self, bytes: usize) -> HeldBytes<'a> {
+        self.held.fetch_add(bytes as u64, Ordering::Relaxed);
+        HeldBytes { of: self.held, bytes: bytes as u64 }
+    }
+}
+
+/// Bytes that a build holds.
+#[derive(Debug)]
+#[must_use]
+pub struct HeldBytes<'a> {
+    of: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl Drop for HeldBytes<'_> {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// A graph that grows.
@@ -184,6 +208,15 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
             places.zip(list.links()).for_each(|(p, link)| p.store(link, Ordering::Relaxed));
         }
         builder
+    }
+
+    /// Bytes of memory that the graph takes while it grows.
+    pub fn memory_bytes(&self) -> usize {
+        let links = self.links.capacity() + self.upper_links.capacity();
+        links * size_of::<AtomicU32>()
+            + self.upper_starts.capacity() * size_of::<u32>()
+            + self.locks.capacity() * size_of::<Mutex<()>>()
+            + self.levels.capacity()
     }
 
     /// Links in the nodes, each once. False when it was stopped.

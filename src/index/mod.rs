@@ -17,7 +17,7 @@ mod topk;
 mod visited;
 
 pub use bounds::Bounds;
-pub use build::{BuildParams, BuildRun, GRAPH_LADDER, GraphBuilder};
+pub use build::{BuildParams, BuildRun, GRAPH_LADDER, GraphBuilder, HeldBytes};
 pub use codes::{CodeRanker, Codes};
 pub use exact::{ScanTarget, scan};
 pub use graph::{HnswGraph, Ranker};

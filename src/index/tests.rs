@@ -103,7 +103,7 @@ fn file_of(
     let nodes: Vec<u32> = (first as u32..rows.count() as u32).collect();
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("threads");
-    let run = BuildRun { pool: &pool, stop: &stop, done: &done };
+    let run = BuildRun { pool: &pool, stop: &stop, done: &done, held: &AtomicU64::new(0) };
     assert!(builder.link(&nodes, &run));
     assert_eq!(done.load(Ordering::Relaxed), nodes.len() as u64);
     stop.store(true, Ordering::Relaxed);

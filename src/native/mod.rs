@@ -1,10 +1,11 @@
-//! Foreign code: faiss behind a small C++ shim, and memory-mapped files.
+//! Foreign code: faiss behind a small C++ shim, memory-mapped files, and the allocator.
 //!
 //! This is the only module with FFI and, beside `simd`, the only one with `unsafe`. Inside it, `ffi`,
-//! `trained_ffi` and `mmap` hold all of that; the other files are checks that make those calls sound. What is
-//! searched and why (segments, re-scoring, falling back to a scan) is decided above.
+//! `trained_ffi`, `mmap` and `allocator` hold all of that; the other files are checks that make those
+//! calls sound. What is searched and why (segments, re-scoring, falling back to a scan) is decided above.
 //! docs/decisions/0001-faiss-binding.md says why the shim exists.
 
+mod allocator;
 mod build_info;
 mod error;
 mod ffi;
@@ -19,6 +20,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use allocator::{Allocator, AllocatorMemory, allocator_memory, set_aside};
 pub use build_info::{BuildInfo, build_info};
 pub use error::{NativeError, NativeResult};
 pub use format::{HnswLinks, LinkList};

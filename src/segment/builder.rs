@@ -174,6 +174,7 @@ pub fn build_segment(context: &SegmentContext, plan: &BuildPlan<'_>) -> Result<O
     let Some(rows) = u32::try_from(rows).ok().filter(|rows| *rows < u32::MAX) else {
         return Err(Error::internal("a merge would make a segment of more than 2^32 - 2 rows"));
     };
+    let _held = plan.run.hold(rows as usize * size_of::<u32>());
     let disk = &*context.disk;
     let folder = segment_folder(&context.folder, plan.id);
     disk.remove_dir(&folder)?;
@@ -211,6 +212,7 @@ fn write_rows(
         .zip(taken)
         .flat_map(|(source, rows)| rows.iter().map(move |row| (source, *row)))
         .collect();
+    let _held = plan.run.hold(size_of_val(&all[..]));
     for chunk in all.chunks(BATCH_ROWS) {
         if plan.run.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopping);

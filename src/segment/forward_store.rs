@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use crate::error::{Error, Result};
+use crate::native::set_aside;
 use crate::schema::ForwardRow;
 use crate::schema::encoding::{Decoder, put_forward};
 
@@ -41,9 +42,9 @@ pub struct ForwardTree {
     is_broken: Arc<AtomicBool>,
 }
 
-/// sled 0.34 answers some damage with a panic; here that is one more error.
+/// sled 0.34 answers some damage with a panic; here that is one more error. Its memory is counted apart.
 fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match catch_unwind(AssertUnwindSafe(|| set_aside(call))) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the store panicked".to_string()),
@@ -193,7 +194,7 @@ impl ForwardTree {
             put_forward(&mut encoded, &value);
             let crc = crc32c::crc32c(&encoded[4..]);
             encoded[..4].copy_from_slice(&crc.to_le_bytes());
-            batch.insert(&key(segment.id, rows), &encoded[..]);
+            set_aside(|| batch.insert(&key(segment.id, rows), &encoded[..]));
             rows += 1;
             if (rows as usize).is_multiple_of(BATCH_ROWS)
                 && let Err(cause) = guarded(|| tree.apply_batch(std::mem::take(&mut batch)))

@@ -60,6 +60,8 @@ impl GraphJob<'_> {
         let builder = GraphBuilder::new(space, density, self.base);
         let first = self.base.map_or(0, |base| base.levels().len()) as u32;
         let nodes: Vec<u32> = (first..self.vectors.count() as u32).collect();
+        let coded = codes.map_or(0, Codes::memory_bytes);
+        let _held = self.run.hold(builder.memory_bytes() + coded + size_of_val(&nodes[..]));
         if !builder.link(&nodes, &self.run) {
             return Err(Error::Stopping);
         }

@@ -48,6 +48,9 @@ impl TrainedJob<'_> {
             Some(base) if base.len() <= count && !is_outgrown(&base, lists) => base,
             _ => self.trained(lists)?,
         };
+        let vector_bytes = self.column.vector_bytes().unwrap_or(0) as u64;
+        let row_bytes = self.column.index.row_bytes(self.column.dimension, vector_bytes);
+        let _held = self.run.hold(count * row_bytes as usize);
         let block = (BLOCK_BYTES / (4 * self.column.dimension as usize)).max(1);
         while index.len() < count {
             if self.run.stop.load(Ordering::Relaxed) {
@@ -70,6 +73,7 @@ impl TrainedJob<'_> {
         let mut index = TrainedIndex::new(&self.recipe.description(lists), self.space)?;
         let count = self.vectors.count();
         let wanted = self.recipe.training_rows(lists, count as u64) as usize;
+        let _held = self.run.hold(wanted * 4 * self.column.dimension as usize);
         let rows = (0..wanted).map(|place| self.vectors.get((place * count / wanted) as u32));
         self.on_pool(|threads| index.train(rows, threads))?;
         Ok(index)
@@ -84,6 +88,7 @@ impl TrainedJob<'_> {
 
     fn measure(&self, index: &TrainedIndex) -> RecallCurve {
         let codes = Codes::new(self.column, self.vectors.iter());
+        let _held = self.run.hold(codes.as_ref().map_or(0, Codes::memory_bytes));
         let sample = RecallSample::take(self.column, &self.vectors, codes.as_ref(), self.run);
         let Some(sample) = sample else { return RecallCurve::default() };
         let find = |probe: &Probe<'_, ColumnVectors<'_>>| -> Vec<u32> {

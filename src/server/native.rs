@@ -22,7 +22,6 @@ use crate::collection::WriteOutcome;
 use crate::config::LimitsConfig;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::memory::Memory;
 use crate::schema::{CollectionSchema, ForwardChoice, RawWrite};
 
 /// Most requests of one stream in progress at a time.
@@ -70,12 +69,11 @@ impl Voisin for Native {
     ) -> std::result::Result<Response<StatsReply>, Status> {
         let collection = self.database.collection(&request.into_inner().collection);
         let collection = collection.map_err(|error| status::voisin_status(&error))?;
-        let memory = Memory::of(None);
         Ok(Response::new(convert::stats_reply(
             &collection.stats(),
             collection.indexing(),
             collection.memory(),
-            (memory, self.database.memory().limit()),
+            self.database.server_memory(),
         )))
     }
 

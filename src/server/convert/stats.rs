@@ -1,15 +1,15 @@
 //! Statistics of our own contract.
 
-use super::super::proto::voisin_v1::{CollectionMemory, Indexing, ServerMemory, StatsReply};
+use super::super::proto::voisin_v1::{self as wire, CollectionMemory, Indexing, StatsReply};
 use crate::collection::{CollectionStats, IndexingReport, MemoryReport};
-use crate::memory::Memory;
+use crate::database::ServerMemory;
 
-/// A collection's statistics, with the process's memory and its limit.
+/// A collection's statistics, with the memory of the process.
 pub fn stats_reply(
     stats: &CollectionStats,
     indexing: IndexingReport,
     memory: MemoryReport,
-    (server, limit): (Option<Memory>, u64),
+    server: ServerMemory,
 ) -> StatsReply {
     StatsReply {
         rows: stats.segments.iter().map(|segment| segment.live_rows).sum(),
@@ -27,12 +27,16 @@ pub fn stats_reply(
             graphs: memory.graphs,
             keys: memory.keys,
             deletes: memory.deletes,
+            builds: memory.builds,
             total: memory.total(),
         }),
-        server_memory: Some(ServerMemory {
-            anonymous: server.map_or(0, |memory| memory.anonymous),
-            resident: server.map_or(0, |memory| memory.resident),
-            limit,
+        server_memory: Some(wire::ServerMemory {
+            anonymous: server.anonymous,
+            resident: server.resident,
+            limit: server.limit,
+            forward_store: server.forward_store,
+            allocator: server.allocator,
+            base: server.base,
         }),
     }
 }
