@@ -193,11 +193,15 @@ async fn both_calls_find_the_same_rows_with_the_same_scores_and_values() {
         (
             QueryRequest {
                 params: params(|p| {
-                    (p.recall_target, p.refine_k, p.nprobe) = (Some(0.9), Some(4.0), Some(8));
+                    (p.recall_target, p.refine_k) = (Some(0.9), Some(4.0));
                 }),
                 ..Default::default()
             },
-            vec![pair("recall_target", "0.9"), pair("refine_k", "4"), pair("nprobe", "8")],
+            vec![pair("recall_target", "0.9"), pair("refine_k", "4")],
+        ),
+        (
+            QueryRequest { params: params(|p| p.nprobe = Some(8)), ..Default::default() },
+            vec![pair("nprobe", "8")],
         ),
         (
             QueryRequest { params: params(|p| p.exact = true), ..Default::default() },
