@@ -51,11 +51,11 @@ impl Beam {
         None
     }
 
-    /// The node that [`Beam::follow`] would give now, unless one that is nearer comes.
+    /// The nodes that [`Beam::follow`] would give now, unless some that are nearer come.
     #[inline]
-    pub fn next(&self) -> Option<u32> {
-        let rest = self.entries.get(self.cursor..)?;
-        rest.iter().map(|(_, id)| *id).find(|id| id & FOLLOWED == 0)
+    pub fn next(&self, count: usize) -> impl Iterator<Item = u32> {
+        let rest = &self.entries[self.cursor.min(self.entries.len())..];
+        rest.iter().map(|(_, id)| *id).filter(|id| id & FOLLOWED == 0).take(count)
     }
 
     /// All candidates as (rank, id), nearest first.
@@ -74,7 +74,7 @@ mod tests {
         beam.begin(3);
         beam.offer(5.0, 50);
         beam.offer(1.0, 10);
-        assert_eq!(beam.next(), Some(10));
+        assert!(beam.next(9).eq([10, 50]));
         assert_eq!(beam.follow(), Some(10));
         beam.offer(3.0, 30);
         beam.offer(2.0, 20);
@@ -85,9 +85,9 @@ mod tests {
         assert_eq!(beam.nearest().map(|(_, id)| id).collect::<Vec<_>>(), [10, 20, 30]);
         assert_eq!(beam.follow(), Some(20));
         beam.offer(0.5, 5);
-        assert_eq!(beam.next(), Some(5));
+        assert_eq!(beam.next(1).next(), Some(5));
         assert_eq!(beam.follow(), Some(5));
-        assert_eq!(beam.next(), None);
+        assert_eq!(beam.next(1).next(), None);
         assert_eq!(beam.follow(), None);
         assert_eq!(beam.nearest().map(|(_, id)| id).collect::<Vec<_>>(), [5, 10, 20]);
         beam.begin(1);

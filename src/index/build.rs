@@ -11,10 +11,10 @@ use parking_lot::{Mutex, RwLock};
 use rayon::ThreadPool;
 
 use super::graph::{LINE_LINKS, Level, NONE, Ranker, SCRATCH, Scratch, walk};
-use super::recall::RecallSample;
+use super::recall::{Probe, RecallSample};
 use super::space::{Around, Space, Vectors};
 use crate::native::{HnswLinks, levels_max};
-use crate::schema::{REFINE_K, RecallCurve};
+use crate::schema::RecallCurve;
 use crate::simd::{large_vec, prefetch};
 
 /// Nodes a thread takes at once.
@@ -22,6 +22,11 @@ const CHUNK: usize = 64;
 
 /// Candidates looked at together when links are chosen.
 const WINDOW: usize = 32;
+
+/// A candidate may be nearer to a chosen one than to the node by this factor, of squares, and still be
+/// linked to: some more links make walks shorter (Subramanya et al., "DiskANN", 2019, whose alpha is the
+/// root of it).
+const SLACK: f32 = 1.1;
 
 /// A candidate for a link.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +48,9 @@ pub struct BuildParams {
 
 /// Numbers of candidates that are measured.
 pub const GRAPH_LADDER: [u32; 12] = [12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
+
+/// Candidates kept while the number of finalists is chosen.
+const REFINE_EFFORT: u32 = 128;
 
 /// What a build runs on, and who watches it.
 #[derive(Debug, Clone, Copy)]
@@ -275,13 +283,17 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
 
     /// Measures what searches of the finished graph will find.
     pub fn measure<V: Vectors>(&self, sample: &RecallSample<'_, V>) -> RecallCurve {
-        sample.curve(&GRAPH_LADDER, REFINE_K, |probe| {
+        let find = |probe: &Probe<'_, V>| -> Vec<u32> {
             SCRATCH.with_borrow_mut(|scratch| {
                 let ef = probe.effort as usize;
                 let found = self.search_without(probe.node, &probe.ranker, ef, scratch);
                 found.take(probe.count).collect()
             })
-        })
+        };
+        match sample.refine_k(REFINE_EFFORT, find) {
+            Some(refine_k) => sample.curve(&GRAPH_LADDER, refine_k, find),
+            None => RecallCurve::default(),
+        }
     }
 
     /// The `ef` nodes nearest to the query that `ranker` holds, as a search of the finished graph would
@@ -452,7 +464,7 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
             let of_window =
                 window.iter().map(|(rank, id)| Candidate { rank: *rank, id: *id, is_tied: false });
             left.iter_mut().zip(of_window).for_each(|(place, candidate)| *place = candidate);
-            // Drops those after the first `from` that are nearer to `by` than to the node.
+            // Drops those after the first `from` that are well nearer to `by` than to the node.
             let mut cover = |by: u32, left: &mut [Candidate; WINDOW], from: usize, count: usize| {
                 ids.clear();
                 ids.extend(left[from..count].iter().map(|candidate| candidate.id));
@@ -461,7 +473,7 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
                 let mut kept = from;
                 for at in from..count {
                     let rank = ranks[at - from];
-                    if rank >= left[at].rank {
+                    if rank * SLACK >= left[at].rank {
                         left[kept] = left[at];
                         left[kept].is_tied |= rank == left[at].rank;
                         kept += 1;

@@ -51,6 +51,32 @@ pub struct Codes {
     squares: Vec<f32>,
     /// How far each row is from its codes at most, in steps, for the same.
     errors: Vec<f32>,
+    /// `squares` are nothing but the sums that they say.
+    has_plain_squares: bool,
+}
+
+/// What is added to the measures of rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Squares<'a> {
+    /// Nothing.
+    None,
+    /// These numbers, one for each row.
+    Given(&'a [f32]),
+    /// The sum of the squares of the row's codes, where the measure minus twice the products, so
+    /// that the query can sum them too.
+    Summed,
+}
+
+impl Squares<'_> {
+    /// Asks the CPU for a row's number.
+    #[inline(always)]
+    pub fn prefetch(&self, id: u32) {
+        if let Squares::Given(numbers) = self
+            && let Some(number) = numbers.get(id as usize)
+        {
+            crate::simd::prefetch(number);
+        }
+    }
 }
 
 impl Codes {
@@ -91,6 +117,7 @@ impl Codes {
         // it would be with length 1.
         let right_angle = (1.0 / quantizer.step).powi(2).min(1e30);
         let mut errors = large_vec(if has_squares { count } else { 0 });
+        let mut has_plain_squares = true;
         let (mut floats, mut codes) = (Vec::new(), Vec::new());
         for vector in vectors {
             quantizer.decode_as_stored(vector, &mut floats);
@@ -98,13 +125,14 @@ impl Codes {
             quantizer.take_mean(&mut floats);
             quantizer.encode(&floats, quantizer.step, &mut codes);
             rows.push(&codes);
+            has_plain_squares &= !is_zero;
             if has_squares {
                 let square: i64 = codes.iter().map(|code| i64::from(*code).pow(2)).sum();
                 squares.push(square as f32 + if is_zero { right_angle } else { 0.0 });
                 errors.push(quantizer.error(&floats, &codes));
             }
         }
-        Codes { quantizer: quantizer.clone(), rows, squares, errors }
+        Codes { quantizer: quantizer.clone(), rows, squares, errors, has_plain_squares }
     }
 
     /// Whether the nearest of these rows, which `rows` are, are near by their codes too.
@@ -213,15 +241,13 @@ impl Codes {
         (0..self.len() as u32).map(square).collect()
     }
 
-    /// Replaces `ranks` by `base` and `factor` times the measure of each id, and the id's number in
-    /// `squares` unless that is empty.
+    /// Replaces `ranks` by `base` and `factor` times the measure of each id, and what `squares` adds.
     #[inline]
     pub(super) fn rank(
         &self,
         query: &CodeQuery,
-        base: f32,
-        factor: f32,
-        squares: &[f32],
+        (base, factor): (f32, f32),
+        squares: Squares<'_>,
         ids: &[u32],
         ranks: &mut Vec<f32>,
     ) {
@@ -229,15 +255,35 @@ impl Codes {
         for ids in ids.chunks(RUN) {
             let mut sums = [0; RUN];
             let sums = &mut sums[..ids.len()];
-            query.measure(&self.rows, ids, sums);
-            match squares.is_empty() {
-                true => ranks.extend(sums.iter().map(|sum| base + factor * *sum as f32)),
-                false => ranks.extend(
-                    ids.iter()
-                        .zip(sums)
-                        .map(|(id, sum)| base + squares[*id as usize] + factor * *sum as f32),
-                ),
+            if let Squares::Summed = squares {
+                query.distances(&self.rows, ids, sums);
+                ranks.extend(sums.iter().map(|sum| base + *sum as f32));
+                continue;
             }
+            query.measure(&self.rows, ids, sums);
+            let measures = sums.iter().map(|sum| base + factor * *sum as f32);
+            match squares {
+                Squares::Given(numbers) => ranks
+                    .extend(ids.iter().zip(measures).map(|(id, sum)| numbers[*id as usize] + sum)),
+                _ => ranks.extend(measures),
+            }
+        }
+    }
+
+    /// How the squares of rows are best had by a query whose products count `factor` times; `given`
+    /// has them, one for each row.
+    pub(super) fn squares<'a>(
+        &self,
+        query: &CodeQuery,
+        factor: f32,
+        given: &'a [f32],
+    ) -> Squares<'a> {
+        match given.is_empty() {
+            true => Squares::None,
+            false if factor == -2.0 && self.has_plain_squares && query.has_distances() => {
+                Squares::Summed
+            }
+            false => Squares::Given(given),
         }
     }
 
@@ -275,7 +321,9 @@ impl Codes {
             }
             CodeMeasure::Products => -1.0,
         };
-        CodeRanker { codes: self, query: CodeQuery::new(measure, &codes), factor }
+        let query = CodeQuery::new(measure, &codes);
+        let squares = self.squares(&query, factor, &self.squares);
+        CodeRanker { codes: self, query, factor, squares }
     }
 }
 
@@ -390,19 +438,18 @@ pub struct CodeRanker<'a> {
     codes: &'a Codes,
     query: CodeQuery,
     factor: f32,
+    squares: Squares<'a>,
 }
 
 impl Ranker for CodeRanker<'_> {
     #[inline]
     fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
-        self.codes.rank(&self.query, 0.0, self.factor, &self.codes.squares, ids, ranks);
+        self.codes.rank(&self.query, (0.0, self.factor), self.squares, ids, ranks);
     }
 
     #[inline]
     fn prefetch(&self, id: u32) {
         self.codes.prefetch(id);
-        if let Some(square) = self.codes.squares.get(id as usize) {
-            crate::simd::prefetch(square);
-        }
+        self.squares.prefetch(id);
     }
 }

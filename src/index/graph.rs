@@ -1,8 +1,8 @@
 //! Searching an HNSW graph (Malkov & Yashunin, 2016).
 //!
 //! The links of level 0, where a walk spends its time, lie in one array of equal shares; the levels
-//! above are small graphs of their own. A walk follows the nearest node met and not yet followed,
-//! ranks all neighbours it has not met in one call, and asks the CPU for what it will read next. It
+//! above are small graphs of their own. A walk follows the few nearest nodes met and not yet
+//! followed, ranks all neighbours it has not met in one call, and asks the CPU for what it will read next. It
 //! takes no memory but what its thread keeps from the walk before.
 
 use std::cell::RefCell;
@@ -17,6 +17,9 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Links on a cache line.
 pub(super) const LINE_LINKS: usize = 16;
 
+/// Nodes followed at a time: what one of them leads to comes from memory while the others are looked at.
+/// A few nodes are followed that one at a time would not be, and are not in vain.
+const TOGETHER: usize = 3;
 /// Bridges whose links are asked for before they are needed.
 const BRIDGES_AHEAD: usize = 4;
 
@@ -86,7 +89,7 @@ pub(super) struct Scratch {
     bridges: Vec<u32>,
 }
 
-/// Ranks nodes met for the first time, and asks the CPU for the links that are likely followed next.
+/// Ranks nodes met for the first time, having asked the CPU for the links that are likely followed next.
 #[inline(always)]
 fn meet(
     level: &impl Level,
@@ -95,9 +98,7 @@ fn meet(
     ranks: &mut Vec<f32>,
     beam: &mut Beam,
 ) {
-    if let Some(next) = beam.next() {
-        level.prefetch_links(next);
-    }
+    beam.next(TOGETHER).for_each(|next| level.prefetch_links(next));
     ranker.rank(fresh, ranks);
     for (id, rank) in fresh.iter().zip(ranks.iter()) {
         beam.offer(*rank, *id);
@@ -120,14 +121,23 @@ pub(super) fn walk(
         visited.insert(node);
         beam.offer(rank, node);
     }
-    while let Some(node) = beam.follow() {
+    loop {
         fresh.clear();
-        level.each_link(node, |link| {
-            if visited.insert(link) {
-                ranker.prefetch(link);
-                fresh.push(link);
-            }
-        });
+        let mut followed = 0;
+        while followed < TOGETHER
+            && let Some(node) = beam.follow()
+        {
+            level.each_link(node, |link| {
+                if visited.insert(link) {
+                    ranker.prefetch(link);
+                    fresh.push(link);
+                }
+            });
+            followed += 1;
+        }
+        if followed == 0 {
+            return;
+        }
         meet(level, ranker, fresh, ranks, beam);
     }
 }
@@ -165,19 +175,23 @@ fn walk_admitted(
     while let Some(node) = following.take().or_else(|| beam.follow()) {
         fresh.clear();
         bridges.clear();
+        let mut admitted = 0;
         level.each_link(node, |link| {
             if !admits(link) {
                 bridges.push(link);
-            } else if visited.insert(link) {
+                return;
+            }
+            admitted += 1;
+            if visited.insert(link) {
                 ranker.prefetch(link);
                 fresh.push(link);
             }
         });
-        // As many bridges as it takes to meet enough, the next few on their way from memory.
+        // As many bridges as it takes to see enough, the next few on their way from memory.
         let enough = level.width() / 4;
         let mut asked = 0;
         for place in 0..bridges.len() {
-            if fresh.len() >= enough {
+            if admitted >= enough {
                 break;
             }
             while asked < bridges.len().min(place + BRIDGES_AHEAD) {
@@ -186,9 +200,12 @@ fn walk_admitted(
             }
             if visited.insert(bridges[place]) {
                 level.each_link(bridges[place], |link| {
-                    if admits(link) && visited.insert(link) {
-                        ranker.prefetch(link);
-                        fresh.push(link);
+                    if admits(link) {
+                        admitted += 1;
+                        if visited.insert(link) {
+                            ranker.prefetch(link);
+                            fresh.push(link);
+                        }
                     }
                 });
             }

@@ -24,13 +24,16 @@ const MANY: usize = 100;
 const SHORTLIST: usize = 4 * MANY;
 /// The ladder ends where this is found.
 const ENOUGH: f32 = 0.998;
+/// Finalists tried, as times k, and the share of what the most of them find that is enough.
+const REFINE_LADDER: [f32; 9] = [1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+const REFINE_ENOUGH: f32 = 0.998;
 /// Rows ranked at once.
 const RUN: u32 = 1_024;
 
 /// How many of the nodes nearest by codes are scored exactly for the `k` nearest: the codes' order is
 /// not quite the true one. `refine_k` is how many times `k`.
 pub fn finalists(k: usize, refine_k: f32) -> usize {
-    (refine_k * k as f32).min(1e9) as usize + 10
+    (refine_k * k as f32).min(1e9) as usize + 5
 }
 
 /// Ranks by exact scores.
@@ -145,6 +148,23 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             }
         }
         RecallCurve { points, reach: self.reach(), refine_k: Some(refine_k) }
+    }
+
+    /// How many finalists, as times k, are enough at an effort: the fewest that find nearly what the most
+    /// of them do. `None` when it was stopped.
+    pub fn refine_k(
+        &self,
+        effort: u32,
+        find: impl Fn(&Probe<'_, V>) -> Vec<u32> + Sync,
+    ) -> Option<f32> {
+        let (most, ladder) = REFINE_LADDER.split_last()?;
+        let best = self.share(effort, *most, FEW, &find)?;
+        for refine_k in ladder {
+            if self.share(effort, *refine_k, FEW, &find)? >= best * REFINE_ENOUGH {
+                return Some(*refine_k);
+            }
+        }
+        Some(*most)
     }
 
     /// The mean share found of the `k` nearest, at most 100. `None` when it was stopped.

@@ -1,6 +1,6 @@
 //! Distances between the rows of a column, which a graph is built by.
 
-use super::codes::Codes;
+use super::codes::{Codes, Squares};
 use super::graph::Ranker;
 use crate::schema::{Metric, VectorColumn, decode_floats};
 use crate::simd::{CodeQuery, Query, prefetch_bytes};
@@ -65,6 +65,8 @@ pub struct CodeSpace<'a> {
     squares: Vec<f32>,
     /// The added dimension, for inner products.
     lifts: Vec<f32>,
+    /// Whether `squares` are looked at for every rank.
+    fetches_squares: bool,
 }
 
 /// A node's codes.
@@ -77,15 +79,22 @@ pub struct CodeCenter {
 impl<'a> CodeSpace<'a> {
     /// The space of these codes, which are of these vectors.
     pub fn new(codes: &'a Codes, column: &VectorColumn, vectors: &impl Vectors) -> Self {
-        let mut space = CodeSpace { codes, squares: Vec::new(), lifts: Vec::new() };
+        let mut space =
+            CodeSpace { codes, squares: Vec::new(), lifts: Vec::new(), fetches_squares: false };
         if column.metric != Metric::Manhattan {
             space.squares = codes.squares_of_all();
+            let squares = space.squares_for(&codes.row_query());
+            space.fetches_squares = matches!(squares, Squares::Given(_));
         }
         if column.metric == Metric::InnerProduct {
             let step = codes.step();
             space.lifts = lifts(column, vectors).into_iter().map(|lift| lift / step).collect();
         }
         space
+    }
+
+    fn squares_for(&self, query: &CodeQuery) -> Squares<'_> {
+        self.codes.squares(query, -2.0, &self.squares)
     }
 }
 
@@ -109,9 +118,13 @@ impl Space for CodeSpace<'_> {
 
     #[inline]
     fn rank(&self, center: &CodeCenter, ids: &[u32], ranks: &mut Vec<f32>) {
+        let codes = self.codes;
         match self.squares.is_empty() {
-            true => self.codes.rank(&center.query, 0.0, 1.0, &[], ids, ranks),
-            false => self.codes.rank(&center.query, center.square, -2.0, &self.squares, ids, ranks),
+            true => codes.rank(&center.query, (0.0, 1.0), Squares::None, ids, ranks),
+            false => {
+                let scale = (center.square, -2.0);
+                codes.rank(&center.query, scale, self.squares_for(&center.query), ids, ranks);
+            }
         }
         if !self.lifts.is_empty() {
             for (rank, id) in ranks.iter_mut().zip(ids) {
@@ -123,8 +136,8 @@ impl Space for CodeSpace<'_> {
     #[inline(always)]
     fn prefetch(&self, id: u32) {
         self.codes.prefetch(id);
-        if let Some(square) = self.squares.get(id as usize) {
-            crate::simd::prefetch(square);
+        if self.fetches_squares {
+            Squares::Given(&self.squares).prefetch(id);
         }
     }
 }

@@ -181,7 +181,7 @@ fn a_walk_finds_the_nearest_rows_by_codes_and_by_scores() {
         for spread in [(0.0, 1.0), (20.0, 1.0)] {
             let mut rng = StdRng::seed_from_u64(1);
             let rows = random(&column, ROWS, spread, &mut rng);
-            let queries = random(&column, 20, spread, &mut rng);
+            let queries = random(&column, 100, spread, &mut rng);
             let graph = built(&column, &rows);
             let codes = codes(&column, &rows);
             assert_eq!(codes.is_none(), column.element.is_binary(), "{column:?} {spread:?}");

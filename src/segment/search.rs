@@ -147,7 +147,7 @@ impl<'a> Finding<'a> {
         let ef = (self.effort as f64 / self.live) as usize;
         let ef = ef.max(search.k + search.k / 8 + 4);
         let mut found = Vec::with_capacity(self.finalists.min(ef));
-        let mut take = |id: u32| {
+        let take = |id: u32, found: &mut Vec<u32>| {
             let row = index.row(id);
             if self.is_live(row) {
                 found.push(row);
@@ -158,16 +158,21 @@ impl<'a> Finding<'a> {
             found.len() < self.finalists
         };
         let Some(allowed) = search.allowed else {
-            graph.search(ranker, ef, take);
+            graph.search(ranker, ef, |id| take(id, &mut found));
             return Some(found);
         };
         if allowed.len() > SCAN_STEPS * ef * graph.width() {
-            let seeds: Vec<u32> = allowed.spread(SEEDS).filter_map(|row| index.id(row)).collect();
             let admits = |id: u32| allowed.contains(index.row(id));
-            graph.search_admitted(ranker, ef, &seeds, admits, &mut take);
             let share = allowed.len() as f64 / graph.len().max(1) as f64;
-            if found.len() >= search.k && !self.is_far(&found, share) {
-                return Some(found);
+            // From where the query is; then, where what is allowed is elsewhere, from all over it.
+            for count in [0, SEEDS] {
+                let seeds: Vec<u32> =
+                    allowed.spread(count).filter_map(|row| index.id(row)).collect();
+                found.clear();
+                graph.search_admitted(ranker, ef, &seeds, admits, |id| take(id, &mut found));
+                if found.len() >= search.k && !self.is_far(&found, share) {
+                    return Some(found);
+                }
             }
             if allowed.len() > search.scan_rows_max {
                 return None;

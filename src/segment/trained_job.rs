@@ -17,13 +17,6 @@ const BLOCK_BYTES: usize = 32 << 20;
 const PROBES_MAX: u32 = 1_024;
 /// Lists looked into, or candidates kept, while the number of finalists is chosen.
 const REFINE_EFFORT: u32 = 256;
-/// Finalists tried, as times k, and the share of what the most of them find that is enough.
-const REFINE_LADDER: [f32; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
-const REFINE_MOST: f32 = 64.0;
-const REFINE_ENOUGH: f32 = 0.995;
-/// Neighbours asked for while the number of finalists is chosen.
-const REFINE_NEIGHBOURS: usize = 10;
-
 /// A trained index to be built.
 pub(super) struct TrainedJob<'a> {
     pub context: &'a SegmentContext,
@@ -103,10 +96,7 @@ impl TrainedJob<'_> {
         };
         let ladder = ladder(index.tuning());
         let most = ladder.last().copied().unwrap_or(1).min(REFINE_EFFORT);
-        let share = |refine_k: f32| sample.share(most, refine_k, REFINE_NEIGHBOURS, find);
-        let Some(best) = share(REFINE_MOST) else { return RecallCurve::default() };
-        let is_enough = |refine_k: &f32| share(*refine_k).is_none_or(|s| s >= best * REFINE_ENOUGH);
-        let refine_k = REFINE_LADDER.into_iter().find(is_enough).unwrap_or(REFINE_MOST);
+        let Some(refine_k) = sample.refine_k(most, find) else { return RecallCurve::default() };
         let curve = sample.curve(&ladder, refine_k, find);
         let reached = curve.points.iter().map(|point| point.at_10).fold(0.0, f32::max);
         if let Effort::Recall(target) = self.column.index.effort()

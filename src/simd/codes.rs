@@ -10,6 +10,9 @@ use super::memory::{LINE_BYTES, large_vec, prefetch};
 /// Highest dimension of a code row: up to here no sum of products leaves 32 bits.
 pub const CODE_DIMENSION_MAX: usize = i32::MAX as usize / (255 * 128);
 
+/// Highest dimension at which no sum of squared differences leaves 32 bits.
+const DISTANCE_DIMENSION_MAX: usize = i32::MAX as usize / (255 * 255);
+
 /// Rows of 8-bit codes, each beginning on a cache line of its own.
 pub struct CodeRows {
     lines: Vec<Line>,
@@ -89,6 +92,8 @@ pub struct CodeQuery {
     lines: Box<[Line]>,
     /// What a kernel's sum has too much.
     excess: i32,
+    /// What the codes that fill up the last line add to a sum of squares.
+    padding: i32,
 }
 
 /// An instruction set with a measure.
@@ -134,7 +139,14 @@ impl CodeQuery {
             CodeMeasure::Products => codes.iter().map(|code| 128 * i32::from(*code)).sum(),
             CodeMeasure::Absolutes => 0,
         };
-        CodeQuery { kernel, measure, lines: bytes.chunks(LINE_BYTES).map(line).collect(), excess }
+        let padded = codes.len().next_multiple_of(LINE_BYTES) - codes.len();
+        CodeQuery {
+            kernel,
+            measure,
+            lines: bytes.chunks(LINE_BYTES).map(line).collect(),
+            excess,
+            padding: padded as i32 * 128 * 128,
+        }
     }
 
     /// Makes a row of `rows`, which are of the dimension this query was made with, the query.
@@ -191,6 +203,36 @@ impl CodeQuery {
         for sum in out {
             *sum -= self.excess;
         }
+    }
+
+    /// True where [`CodeQuery::distances`] is there and pays: a row's squares are summed sooner than
+    /// they are fetched from another place in memory.
+    pub fn has_distances(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let Kernel::VnniProducts(_) = self.kernel {
+            return self.lines.len() * LINE_BYTES <= DISTANCE_DIMENSION_MAX;
+        }
+        false
+    }
+
+    /// For each id, the sum of the squares of the row's codes minus twice the products with the query's:
+    /// less than the sum of squared differences by what is the same for every row. Zeros unless
+    /// [`CodeQuery::has_distances`].
+    ///
+    /// # Panics
+    ///
+    /// When an id is not below `rows.len()`.
+    #[inline]
+    pub fn distances(&self, rows: &CodeRows, ids: &[u32], out: &mut [i32]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Kernel::VnniProducts(cpu) = self.kernel {
+            cpu.distances(&self.lines, rows, ids, out);
+            let excess = self.excess.wrapping_mul(2).wrapping_sub(self.padding);
+            out.iter_mut().for_each(|sum| *sum = sum.wrapping_add(excess));
+            return;
+        }
+        let _ = (rows, ids);
+        out.fill(0);
     }
 
     #[inline]
@@ -292,6 +334,18 @@ mod x86 {
             // SAFETY: the token proves that the CPU has the instructions.
             unsafe { vnni_products(query, rows, ids, out) }
         }
+
+        #[inline]
+        pub(super) fn distances(
+            self,
+            query: &[Line],
+            rows: &CodeRows,
+            ids: &[u32],
+            out: &mut [i32],
+        ) {
+            // SAFETY: the token proves that the CPU has the instructions.
+            unsafe { vnni_distances(query, rows, ids, out) }
+        }
     }
 
     impl Avx2 {
@@ -361,6 +415,53 @@ mod x86 {
             let mut sum = _mm512_setzero_si512();
             for (row, query) in rows.row(*id).iter().zip(query) {
                 sum = _mm512_dpbusd_epi32(sum, load512(row), load512(query));
+            }
+            *out = _mm512_reduce_add_epi32(sum);
+        }
+    }
+
+    /// Squares minus twice the products. A stored byte u is a code s with 128 added, so the square of s
+    /// is u s - 128 s.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+    fn vnni_distances(query: &[Line], rows: &CodeRows, ids: &[u32], out: &mut [i32]) {
+        let (fours, rest) = ids.as_chunks::<4>();
+        let (out_fours, out_rest) = out.as_chunks_mut::<4>();
+        for (ids, out) in fours.iter().zip(out_fours) {
+            let lines = ids.map(|id| rows.row(id));
+            let mut squares = [_mm512_setzero_si512(); 4];
+            let mut products = [_mm512_setzero_si512(); 4];
+            let added = _mm512_set1_epi8(i8::MIN);
+            for (at, query) in query.iter().enumerate() {
+                let query = load512(query);
+                for row in 0..4 {
+                    let stored = load512(&lines[row][at]);
+                    let codes = _mm512_xor_si512(stored, added);
+                    products[row] = _mm512_dpbusd_epi32(products[row], stored, query);
+                    // 128 without sign, and the code.
+                    let less = _mm512_dpbusd_epi32(_mm512_setzero_si512(), added, codes);
+                    squares[row] = _mm512_dpbusd_epi32(squares[row], stored, codes);
+                    squares[row] = _mm512_sub_epi32(squares[row], less);
+                }
+            }
+            let of_row = |row: usize| -> __m256i {
+                let twice = _mm512_slli_epi32::<1>(products[row]);
+                halved(_mm512_sub_epi32(squares[row], twice))
+            };
+            *out = totals([of_row(0), of_row(1), of_row(2), of_row(3)]);
+        }
+        for (id, out) in rest.iter().zip(out_rest) {
+            let mut sum = _mm512_setzero_si512();
+            let added = _mm512_set1_epi8(i8::MIN);
+            for (row, query) in rows.row(*id).iter().zip(query) {
+                let stored = load512(row);
+                let codes = _mm512_xor_si512(stored, added);
+                let zero = _mm512_setzero_si512();
+                let twice =
+                    _mm512_slli_epi32::<1>(_mm512_dpbusd_epi32(zero, stored, load512(query)));
+                let less = _mm512_dpbusd_epi32(zero, added, codes);
+                let squares = _mm512_dpbusd_epi32(zero, stored, codes);
+                sum = _mm512_add_epi32(sum, _mm512_sub_epi32(squares, less));
+                sum = _mm512_sub_epi32(sum, twice);
             }
             *out = _mm512_reduce_add_epi32(sum);
         }
@@ -470,6 +571,15 @@ mod tests {
                     let expected: Vec<i32> =
                         ids.iter().map(|id| sum(*id, &|a, b| (a - b).abs())).collect();
                     assert_eq!(out, expected, "absolutes of {dimension} at {level:?}");
+                }
+                let own = CodeQuery::with_level(level, CodeMeasure::Products, &query);
+                for count in 0..=ids.len() * usize::from(own.has_distances()) {
+                    let ids = &ids[..count];
+                    let mut out = vec![0; count];
+                    own.distances(&rows, ids, &mut out);
+                    let expected: Vec<i32> =
+                        ids.iter().map(|id| sum(*id, &|a, b| a * a - 2 * a * b)).collect();
+                    assert_eq!(out, expected, "distances of {dimension} at {level:?}");
                 }
                 for measure in [CodeMeasure::Products, CodeMeasure::Absolutes] {
                     let mut own = CodeQuery::with_level(level, measure, &query);
