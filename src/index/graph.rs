@@ -172,48 +172,56 @@ fn walk_admitted(
     } else {
         following = Some(reached.1);
     }
-    while let Some(node) = following.take().or_else(|| beam.follow()) {
+    loop {
         fresh.clear();
-        bridges.clear();
-        let mut admitted = 0;
-        level.each_link(node, |link| {
-            if !admits(link) {
-                bridges.push(link);
-                return;
-            }
-            admitted += 1;
-            if visited.insert(link) {
-                ranker.prefetch(link);
-                fresh.push(link);
-            }
-        });
-        // As many bridges as it takes to see enough, the next few on their way from memory.
-        let enough = level.width() / 4;
-        let mut asked = 0;
-        for place in 0..bridges.len() {
-            if admitted >= enough {
-                break;
-            }
-            while asked < bridges.len().min(place + BRIDGES_AHEAD) {
-                level.prefetch_links(bridges[asked]);
-                asked += 1;
-            }
-            if visited.insert(bridges[place]) {
-                level.each_link(bridges[place], |link| {
-                    if admits(link) {
-                        admitted += 1;
-                        if visited.insert(link) {
-                            ranker.prefetch(link);
-                            fresh.push(link);
+        let mut followed = 0;
+        while followed < TOGETHER
+            && let Some(node) = following.take().or_else(|| beam.follow())
+        {
+            bridges.clear();
+            let mut admitted = 0;
+            level.each_link(node, |link| {
+                if !admits(link) {
+                    bridges.push(link);
+                    return;
+                }
+                admitted += 1;
+                if visited.insert(link) {
+                    ranker.prefetch(link);
+                    fresh.push(link);
+                }
+            });
+            // As many bridges as it takes to see enough, the next few on their way from memory.
+            let enough = level.width() / 2;
+            let mut asked = 0;
+            for place in 0..bridges.len() {
+                if admitted >= enough {
+                    break;
+                }
+                while asked < bridges.len().min(place + BRIDGES_AHEAD) {
+                    level.prefetch_links(bridges[asked]);
+                    asked += 1;
+                }
+                if visited.insert(bridges[place]) {
+                    level.each_link(bridges[place], |link| {
+                        if admits(link) {
+                            admitted += 1;
+                            if visited.insert(link) {
+                                ranker.prefetch(link);
+                                fresh.push(link);
+                            }
                         }
-                    }
-                });
+                    });
+                }
             }
+            followed += 1;
+        }
+        if followed == 0 {
+            return;
         }
         meet(level, ranker, fresh, ranks, beam);
     }
 }
-
 impl HnswGraph {
     /// Takes the links over into arrays for walking.
     pub fn new(source: &HnswLinks<'_>) -> HnswGraph {

@@ -12,6 +12,8 @@ pub const REFINE_K: f32 = 2.0;
 const UNMEASURED: usize = 200;
 /// Candidates kept at most, whatever the recall.
 const CANDIDATES_MAX: usize = 65_536;
+/// How much farther than expected rows may be and still be where they are looked for.
+const LOCAL_SLACK: f64 = 1.1;
 /// The share of the misses a target allows that is kept in reserve: the sample is one of many.
 const RESERVE: f32 = 0.05;
 
@@ -74,14 +76,24 @@ impl RecallCurve {
     /// than such rows are from each other: then the query is away from all of them, and what was
     /// measured does not hold for it.
     pub fn is_far(&self, score: f32, k: usize, share: f64) -> bool {
-        let Some(reach) = self.reach else { return false };
-        if reach.at_10 <= 0.0 || reach.at_100 <= reach.at_10 {
-            return false;
-        }
-        // The n-th neighbour is about as far as a power of n.
-        let power = f64::from(reach.at_100 / reach.at_10).log10();
+        let (Some(reach), Some(power)) = (self.reach, self.power()) else { return false };
         let place = (k as f64 / 10.0 / share.max(1e-9)).max(1.0);
         f64::from(score) > f64::from(reach.at_10) * place.powf(power)
+    }
+
+    /// The same, told by the score `near` that as many of all rows have.
+    pub fn is_farther(&self, score: f32, near: f32, share: f64) -> bool {
+        self.power().is_some_and(|power| {
+            let growth = (1.0 / share.max(1e-9)).powf(power);
+            f64::from(score) > f64::from(near) * growth * LOCAL_SLACK
+        })
+    }
+
+    /// The n-th neighbour is about as far as this power of n.
+    fn power(&self) -> Option<f64> {
+        let reach = self.reach?;
+        (reach.at_10 > 0.0 && reach.at_100 > reach.at_10)
+            .then(|| f64::from(reach.at_100 / reach.at_10).log10())
     }
 
     fn for_recall(&self, target: f32, k: usize) -> usize {

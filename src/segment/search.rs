@@ -23,6 +23,10 @@ const SEEDS: usize = 400;
 const SPARSE: u64 = 8;
 /// Among more of the rows than this, a trained index is asked.
 const ASK_SHARE: f64 = 0.05;
+/// Where at least this share is allowed, all nodes are walked and those not allowed left out.
+const MOSTLY: f64 = 0.3;
+/// How much harder is searched among allowed nodes alone, which lie less close.
+const AMONG: f64 = 1.3;
 /// Rows ranked at once.
 const RUN: usize = 32;
 
@@ -164,6 +168,16 @@ impl<'a> Finding<'a> {
         if allowed.len() > SCAN_STEPS * ef * graph.width() {
             let admits = |id: u32| allowed.contains(index.row(id));
             let share = allowed.len() as f64 / graph.len().max(1) as f64;
+            if share >= MOSTLY {
+                let ef = (ef as f64 / share) as usize;
+                let take = |id| !admits(id) || take(id, &mut found);
+                graph.search(ranker, ef, take);
+                // Nothing that is allowed is nearer than the last of all that were met.
+                if found.len() >= search.k {
+                    return Some(found);
+                }
+            }
+            let ef = (ef as f64 * AMONG) as usize;
             // From where the query is; then, where what is allowed is elsewhere, from all over it.
             for count in [0, SEEDS] {
                 let seeds: Vec<u32> =
@@ -172,6 +186,14 @@ impl<'a> Finding<'a> {
                 graph.search_admitted(ranker, ef, &seeds, admits, |id| take(id, &mut found));
                 if found.len() >= search.k && !self.is_far(&found, share) {
                     return Some(found);
+                }
+                // Where the query is, rows may be farther from each other than elsewhere.
+                if found.len() >= search.k && count == 0 {
+                    let mut near = Vec::new();
+                    graph.search(ranker, ef, |id| take(id, &mut near));
+                    if !self.is_farther(&found, &near, share) {
+                        return Some(found);
+                    }
                 }
             }
             if allowed.len() > search.scan_rows_max {
@@ -261,6 +283,21 @@ impl<'a> Finding<'a> {
         look(&before);
         look(&run);
         nearest.into_sorted().into_iter().map(|(_, id)| self.index.row(id)).collect()
+    }
+
+    /// True when what was found is farther away than what is nearest to the query tells, where only a
+    /// share of all may be found.
+    fn is_farther(&self, found: &[u32], near: &[u32], share: f64) -> bool {
+        let score = |row: &u32| {
+            let vector = self.sealed.vector(self.search.column, *row);
+            vector.and_then(|vector| self.search.query.distance(vector))
+        };
+        let k = self.search.k;
+        let last = found.get(k - 1).and_then(score);
+        match (last, near.get(k - 1).and_then(score)) {
+            (Some(last), Some(near)) => self.index.recall.is_farther(last, near, share),
+            _ => true,
+        }
     }
 
     /// True when what was found is farther away than neighbours are, where only a share of all may be
