@@ -244,12 +244,12 @@ impl Collection {
     /// Refuses a merge whose codes and links would not fit: old and new ones are held side by side
     /// until the new segment is shown, and the links once more while they are made.
     fn admit_merge(&self, sources: &[MergeSource]) -> Result<()> {
-        let row_bytes = self.schema.columns.iter().map(|column| {
-            let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
-            column.index.row_bytes(column.dimension, vector_bytes)
-        });
         let rows: u64 = sources.iter().map(|source| u64::from(source.rows())).sum();
-        self.compute.memory().admit("merging segments", rows * row_bytes.sum::<u64>())
+        let bytes = self.schema.columns.iter().map(|column| {
+            let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
+            column.index.merge_bytes(column.dimension, vector_bytes, rows)
+        });
+        self.compute.memory().admit("merging segments", bytes.fold(0, u64::saturating_add))
     }
 
     /// Rows that a merge links into graphs, once for each column that has one.

@@ -264,7 +264,8 @@ fn repeated(what: &'static str, name: &str) -> Error {
     Error::InvalidName { what, name: shorten(name), reason: "it is declared twice" }
 }
 
-fn shorten(name: &str) -> String {
+/// The start of a text, to be quoted in an error.
+pub(super) fn shorten(name: &str) -> String {
     name.chars().take(64).collect()
 }
 

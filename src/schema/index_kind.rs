@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::effort::{Effort, RECALL_TARGET};
+use super::factory;
 use super::search::SearchParams;
 use super::types::{ElementType, Metric};
 
 /// Rows that a list's centre is trained with at least, and so many times a quantizer's centres: faiss
 /// warns below it.
-const TRAINING_ROWS_MIN: u64 = 39;
+pub(super) const TRAINING_ROWS_MIN: u64 = 39;
 /// Rows that a list's centre is trained with, where there are more.
 const TRAINING_ROWS: u64 = 40;
 /// Rows that a product quantizer is trained with at most, for each of its centres.
@@ -16,16 +17,9 @@ const QUANTIZER_ROWS: u64 = 256;
 /// Rows that are worth inverted lists, where their number is left to the server.
 const LISTS_ROWS_MIN: u64 = 1_000;
 /// Most inverted lists.
-const LISTS_MAX: u32 = 65_536;
+pub(super) const LISTS_MAX: u32 = 65_536;
 /// Most candidates kept while a row is linked.
 const EF_CONSTRUCTION_MAX: u32 = 65_536;
-/// Longest factory description in bytes, and its largest number other than of lists and bits.
-const DESCRIPTION_BYTES_MAX: usize = 128;
-const DESCRIPTION_NUMBER_MAX: u32 = 4_096;
-/// Bits of a product quantizer's code in a factory description that names none, and most bits.
-const DESCRIPTION_BITS: u32 = 8;
-const DESCRIPTION_BITS_MAX: u32 = 12;
-
 /// How a sealed segment indexes a vector column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -162,6 +156,19 @@ impl IndexKind {
         }
     }
 
+    /// Bytes of memory that merging so many rows takes, roughly, with what its index is made by.
+    pub fn merge_bytes(&self, dimension: u32, vector_bytes: u64, rows: u64) -> u64 {
+        let row_bytes = self.row_bytes(dimension, vector_bytes);
+        let IndexKind::Trained { recipe, .. } = self else {
+            return rows.saturating_mul(row_bytes);
+        };
+        // Rows are measured by codes, and trained with as floats.
+        let lists = recipe.lists(rows);
+        let trained = recipe.training_rows(lists, rows).saturating_add(u64::from(lists));
+        let trained = trained.saturating_mul(4 * u64::from(dimension));
+        rows.saturating_mul(row_bytes + u64::from(dimension)).saturating_add(trained)
+    }
+
     /// Bytes of memory that a row takes in it, roughly; `vector_bytes` are those of a stored vector.
     pub fn row_bytes(&self, dimension: u32, vector_bytes: u64) -> u64 {
         match self {
@@ -176,8 +183,8 @@ impl IndexKind {
                     ListRows::Pq { m, nbits } => u64::from(m * nbits).div_ceil(8),
                 }
             }
-            IndexKind::Trained { recipe: Recipe::Factory { .. }, .. } => {
-                vector_bytes.max(4 * u64::from(dimension))
+            IndexKind::Trained { recipe: Recipe::Factory { description, .. }, .. } => {
+                vector_bytes.max(4 * u64::from(dimension)) + 8 * factory::links(description)
             }
         }
     }
@@ -268,7 +275,7 @@ impl<'a> Params<'a> {
             (Some("IVF_SQ8"), None) => self.lists(ListRows::Sq8)?,
             (Some("IVF_PQ"), None) => self.lists(self.product_quantizer(dimension)?)?,
             (None | Some("FACTORY"), Some(text)) => {
-                self.trained(check_description(text, dimension)?)?
+                self.trained(factory::recipe(text, dimension)?)?
             }
             (Some("FACTORY"), None) => return Err("index_type FACTORY needs index_factory".into()),
             (Some(text), Some(_)) if text != "FACTORY" => {
@@ -323,7 +330,9 @@ impl<'a> Params<'a> {
                 return Err(format!("m is {m}, which does not divide the dimension, {dimension}"));
             }
         };
-        Ok(ListRows::Pq { m, nbits: self.number("nbits", 8, 4, 12)? })
+        let nbits = self.number("nbits", 8, 4, 12)?;
+        factory::check_table("nbits", u64::from(dimension) << nbits)?;
+        Ok(ListRows::Pq { m, nbits })
     }
 
     fn trained(&self, recipe: Recipe) -> Result<IndexKind, String> {
@@ -370,70 +379,6 @@ fn check_fit(kind: &IndexKind, element: ElementType, metric: Metric) -> Result<(
     Ok(())
 }
 
-/// Bounds the numbers of a factory description, by which faiss takes memory, and finds those that say
-/// how it is trained and searched. Whether faiss knows the description is seen when it is made.
-fn check_description(text: &str, dimension: u32) -> Result<Recipe, String> {
-    let invalid = |detail: String| format!("index_factory {:?}: {detail}", shorten(text));
-    if text.is_empty() || text.len() > DESCRIPTION_BYTES_MAX {
-        let length = text.len();
-        return Err(invalid(format!("{length} bytes; 1 to {DESCRIPTION_BYTES_MAX} are taken")));
-    }
-    let is_known = |c: char| c.is_ascii_alphanumeric() || "_,()[]+-".contains(c);
-    if let Some(strange) = text.chars().find(|c| !is_known(*c)) {
-        return Err(invalid(format!("no description holds {strange:?}")));
-    }
-    for (name, reason) in [
-        ("IMI", "its number of lists is beyond what one segment fills; use IVF"),
-        ("IDMap", "rows have their own ids here"),
-        ("NSG", "it cannot take rows a block at a time; use HNSW"),
-        ("Lattice", "it is not trained to a bounded size"),
-    ] {
-        if text.contains(name) {
-            return Err(invalid(format!("{name} is not taken: {reason}")));
-        }
-    }
-    let (mut nlist, mut bits) = (0, 0);
-    for (before, number) in numbers(text) {
-        let after = &text[before.len() + number.len()..];
-        let limit = match before {
-            _ if before.ends_with("IVF") => LISTS_MAX,
-            _ if before.ends_with('x') => DESCRIPTION_BITS_MAX,
-            _ => DESCRIPTION_NUMBER_MAX,
-        };
-        let number =
-            number.parse::<u32>().ok().filter(|number| (1..=limit).contains(number)).ok_or_else(
-                || invalid(format!("{number} after {before:?}; 1 to {limit} are taken")),
-            )?;
-        if before.ends_with("IVF") {
-            nlist = nlist.max(number);
-        } else if before.ends_with('x') {
-            bits = bits.max(number);
-        } else if before.ends_with("PQ") && !after.starts_with('x') {
-            bits = bits.max(DESCRIPTION_BITS);
-        }
-    }
-    let centres = u64::from(nlist).max(1 << bits);
-    let rows_min = (TRAINING_ROWS_MIN * centres).max(2 * u64::from(dimension));
-    // The coarse quantizer of lists may be a graph too: lists are what a search chooses then.
-    let is_graph = nlist == 0 && text.contains("HNSW");
-    Ok(Recipe::Factory { description: text.into(), nlist, is_graph, rows_min })
-}
-
-/// Each run of digits with what is before it.
-fn numbers(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let is_digit = |at: usize| text.as_bytes().get(at).is_some_and(u8::is_ascii_digit);
-    let starts = (0..text.len()).filter(move |at| is_digit(*at) && (*at == 0 || !is_digit(at - 1)));
-    starts.map(move |start| {
-        let rest = &text[start..];
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        (&text[..start], &rest[..end])
-    })
-}
-
-fn shorten(text: &str) -> String {
-    text.chars().take(64).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -476,6 +421,7 @@ mod tests {
             assert_eq!(*rows, ListRows::Pq { m, nbits: 8 }, "{dimension}");
             assert_eq!(found.rows_min(), 39 << 8);
         }
+        assert!(kind(&[("index_type", "IVF_PQ"), ("nbits", "12")], 32_768).is_err());
         let asked = recipe(&[("index_type", "IVF_PQ"), ("m", "8"), ("nbits", "4")], 16);
         assert_eq!(asked.description(10), "IVF10,PQ8x4np");
     }
@@ -497,6 +443,19 @@ mod tests {
             assert_eq!(found.effort_param(), param);
             assert_eq!(found.description(7), text);
         }
+    }
+
+    #[test]
+    fn a_merge_takes_what_its_rows_and_their_training_take() {
+        let bytes = |params: &[(&str, &str)], rows| {
+            kind(params, 128).expect("it fits").merge_bytes(128, 512, rows)
+        };
+        assert_eq!(bytes(&[("index_type", "FLAT")], 1_000), 0);
+        assert_eq!(bytes(&[], 1_000), 1_000 * (128 + 256));
+        let lists = [("index_type", "IVF_SQ8"), ("nlist", "1000")];
+        assert_eq!(bytes(&lists, 100_000), 100_000 * (8 + 128 + 128) + (40_000 + 1_000) * 512);
+        let graph = [("index_factory", "HNSW32")];
+        assert!(bytes(&graph, 1_000) > 1_000 * (512 + 256));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod check;
 mod collection;
 mod effort;
 pub mod encoding;
+mod factory;
 mod floats;
 mod index_kind;
 mod query;

@@ -2,6 +2,7 @@
 //! bytes have their own file.
 
 mod damage;
+mod factory;
 mod oracle;
 mod trained;
 
