@@ -43,6 +43,7 @@ pub(super) async fn run(args: &BenchArgs, job: &Job, report: &mut Report) -> Res
         load(&collection, job, report).await?;
     }
     if !args.load_only {
+        settle(&collection).await?;
         measure(args, &collection, job, report).await?;
     }
     database.close();
@@ -163,10 +164,7 @@ async fn load(collection: &Arc<Collection>, job: &Job, report: &mut Report) -> R
     progress.finish_and_clear();
     // What grows is sealed once nothing was written for a while.
     loop {
-        let waiting = collection.clone();
-        tokio::task::spawn_blocking(move || waiting.settle())
-            .await
-            .map_err(|cause| BenchError(format!("indexing failed: {cause}")))?;
+        settle(collection).await?;
         let segments = collection.stats().segments;
         let growing = segments.last().map_or(0, |growing| growing.live_rows);
         if growing < REST_ROWS || started.elapsed() > INDEX_TIMEOUT {
@@ -177,6 +175,12 @@ async fn load(collection: &Arc<Collection>, job: &Job, report: &mut Report) -> R
     report.indexed_seconds = Some(started.elapsed().as_secs_f64());
     report.segments = collection.stats().segments.iter().map(|s| s.live_rows).collect();
     Ok(())
+}
+
+async fn settle(collection: &Arc<Collection>) -> Result<()> {
+    let waiting = collection.clone();
+    let settled = tokio::task::spawn_blocking(move || waiting.settle()).await;
+    settled.map_err(|cause| BenchError(format!("indexing failed: {cause}")))
 }
 
 async fn recall(

@@ -119,6 +119,14 @@ fn cases(job: &Job, percent: f64, is_far: bool) -> Result<Vec<Case>> {
         true => rows.into_par_iter().map(region_of).collect(),
         false => Vec::new(),
     };
+    let filter_of = |allowed: &[u32]| -> Arc<dyn RowFilter> {
+        let mut words = vec![0u64; count.div_ceil(64)];
+        allowed.iter().for_each(|key| words[*key as usize / 64] |= 1 << (key % 64));
+        Arc::new(KeyFilter { keys: RowSet::from_words(words), rows: Mutex::default() })
+    };
+    // What has nothing to do with the query is the same for all of them.
+    let by_chance: Vec<u32> = (0..count as u32).filter(|key| chance.contains(key)).collect();
+    let shared = filter_of(&by_chance);
     let of_query = |query: &[f32]| -> Option<Case> {
         let query = bytes_of(query);
         let scorer =
@@ -127,16 +135,17 @@ fn cases(job: &Job, percent: f64, is_far: bool) -> Result<Vec<Case>> {
         for row in vectors.rows.chunks(dimension) {
             scores.push(scorer.distance(bytemuck::cast_slice(row))?);
         }
-        let mut allowed: Vec<u32> = (0..count as u32).collect();
+        let mut allowed: Vec<u32> = Vec::new();
         match is_far {
             // Region by region from the farthest, and of the last one as many as are missing.
             true => {
+                allowed.extend(0..count as u32);
                 let far = |key: &u32| scores[pivots[regions[*key as usize]]];
                 let by_region = |a: &u32, b: &u32| far(b).total_cmp(&far(a)).then(a.cmp(b));
                 allowed.select_nth_unstable_by(kept - 1, by_region);
                 allowed.truncate(kept);
             }
-            false => allowed.retain(|key| chance.contains(key)),
+            false => allowed.extend(&by_chance),
         }
         let wanted = job.k.min(kept);
         let mut near: Vec<f32> = allowed.iter().map(|key| scores[*key as usize]).collect();
@@ -144,10 +153,8 @@ fn cases(job: &Job, percent: f64, is_far: bool) -> Result<Vec<Case>> {
         let edge = *edge;
         let truth = allowed.iter().filter(|key| scores[**key as usize] <= edge);
         let truth = truth.map(|key| u64::from(*key)).collect();
-        let mut words = vec![0u64; count.div_ceil(64)];
-        allowed.iter().for_each(|key| words[*key as usize / 64] |= 1 << (key % 64));
-        let filter = KeyFilter { keys: RowSet::from_words(words), rows: Mutex::default() };
-        Some(Case { query, filter: Arc::new(filter), truth })
+        let filter = if is_far { filter_of(&allowed) } else { shared.clone() };
+        Some(Case { query, filter, truth })
     };
     let queries: Vec<&[f32]> = vectors.queries.chunks(dimension).take(QUERIES).collect();
     let cases: Option<Vec<Case>> = queries.into_par_iter().map(of_query).collect();

@@ -121,6 +121,9 @@ impl Collection {
             merged
         });
         let is_more_due = matches!(result, Some(Ok(())));
+        if !is_more_due {
+            self.make_cells();
+        }
         *self.merge_failure.lock() = match result {
             None | Some(Ok(())) | Some(Err(Error::Stopping)) => None,
             Some(Err(error)) => {
@@ -169,13 +172,27 @@ impl Collection {
 
     /// True for a segment with rows enough for an index and too few vectors in every column: waiting
     /// for more of its kind does not help it.
-    fn is_beyond_indexing(&self, sealed: &Sealed) -> bool {
+    pub(super) fn is_beyond_indexing(&self, sealed: &Sealed) -> bool {
         let graph_rows_min = self.config.segment.graph_rows_min;
         let columns = self.schema.columns.iter().enumerate();
         let mut wishes = columns
             .filter_map(|(place, column)| Some((place, column.index.rows_min(graph_rows_min)?)));
         let has_rows = wishes.clone().any(|(_, rows_min)| u64::from(sealed.rows()) >= rows_min);
         has_rows && !wishes.any(|(place, min)| u64::from(sealed.vectors(place)) >= min)
+    }
+
+    /// True when some segment is searched among few allowed rows less well than it could be.
+    pub(super) fn lacks_cells(&self) -> bool {
+        let snapshot = self.published.snapshot();
+        !self.is_stopping() && snapshot.sealed.iter().any(|sealed| sealed.lacks_cells())
+    }
+
+    fn make_cells(&self) {
+        let snapshot = self.published.snapshot();
+        let run = self.build_run();
+        for sealed in snapshot.sealed.iter().take_while(|_| !self.is_stopping()) {
+            sealed.make_cells(&self.schema, &run);
+        }
     }
 
     fn seal(self: &Arc<Self>, frozen: &Frozen) -> Result<()> {

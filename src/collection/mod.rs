@@ -484,6 +484,7 @@ impl Collection {
         let snapshot = self.published.snapshot();
         let has_indexes = self.policy().index_rows_min.is_some();
         let flat = snapshot.sealed.iter().filter(|sealed| !sealed.has_index());
+        let flat = flat.filter(|sealed| !self.is_beyond_indexing(sealed));
         let flat: u64 = flat.map(|sealed| u64::from(sealed.rows())).sum();
         let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
         let growing: u64 = growing.map(|view| u64::from(view.rows)).sum();
@@ -527,7 +528,7 @@ impl Collection {
         if frozen {
             self.schedule_seal();
         }
-        if self.next_merge().is_some() {
+        if self.next_merge().is_some() || self.lacks_cells() {
             self.schedule_merge();
         }
     }
@@ -583,8 +584,9 @@ impl Collection {
             self.seal_lane.wait_until_idle();
             self.schedule_merge();
             self.merge_lane.wait_until_idle();
-            let is_settled =
-                self.writer.lock().state.frozen.is_empty() && self.next_merge().is_none();
+            let is_settled = self.writer.lock().state.frozen.is_empty()
+                && self.next_merge().is_none()
+                && !self.lacks_cells();
             if is_settled || self.has_failed_in_background() {
                 return;
             }

@@ -21,7 +21,7 @@ pub(super) const LINE_LINKS: usize = 16;
 /// A few nodes are followed that one at a time would not be, and are not in vain.
 const TOGETHER: usize = 3;
 /// Bridges whose links are asked for before they are needed.
-const BRIDGES_AHEAD: usize = 4;
+const BRIDGES_AHEAD: usize = 8;
 
 /// Ranks nodes by their distance to a query.
 pub trait Ranker {
@@ -76,6 +76,46 @@ impl UpperLevel {
     }
 }
 
+impl Level for UpperLevel {
+    fn bound(&self) -> usize {
+        self.nodes.len()
+    }
+
+    #[inline(always)]
+    fn each_link(&self, place: u32, meet: impl FnMut(u32)) {
+        let start = place as usize * self.width;
+        let links = self.links[start..start + self.width].iter().copied();
+        links.take_while(|link| *link != NONE).for_each(meet);
+    }
+
+    #[inline(always)]
+    fn prefetch_links(&self, place: u32) {
+        let start = place as usize * self.width;
+        self.links[start..start + self.width].chunks(LINE_LINKS).for_each(|l| prefetch(&l[0]));
+    }
+}
+
+/// Ranks the nodes at places of an upper level.
+struct AtPlaces<'a, R> {
+    nodes: &'a [u32],
+    ranker: &'a R,
+    ids: RefCell<Vec<u32>>,
+}
+
+impl<R: Ranker> Ranker for AtPlaces<'_, R> {
+    fn rank(&self, places: &[u32], ranks: &mut Vec<f32>) {
+        let mut ids = self.ids.borrow_mut();
+        ids.clear();
+        ids.extend(places.iter().map(|place| self.nodes[*place as usize]));
+        self.ranker.rank(&ids, ranks);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, place: u32) {
+        self.ranker.prefetch(self.nodes[place as usize]);
+    }
+}
+
 /// What a thread keeps between walks.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -85,23 +125,37 @@ pub(super) struct Scratch {
     /// Neighbours met for the first time.
     fresh: Vec<u32>,
     ranks: Vec<f32>,
-    /// Neighbours that are not admitted.
-    bridges: Vec<u32>,
 }
 
-/// Ranks nodes met for the first time, having asked the CPU for the links that are likely followed next.
+/// Follows the nearest nodes met and not yet followed, beginning with `first`, until all that the beam
+/// keeps are. `expand` adds to its last argument what a node leads to and was not visited before.
 #[inline(always)]
-fn meet(
+fn follow_all(
     level: &impl Level,
     ranker: &impl Ranker,
-    fresh: &[u32],
-    ranks: &mut Vec<f32>,
-    beam: &mut Beam,
+    (beam, visited): (&mut Beam, &mut Visited),
+    (fresh, ranks): (&mut Vec<u32>, &mut Vec<f32>),
+    mut first: Option<u32>,
+    mut expand: impl FnMut(u32, &mut Visited, &mut Vec<u32>),
 ) {
-    beam.next(TOGETHER).for_each(|next| level.prefetch_links(next));
-    ranker.rank(fresh, ranks);
-    for (id, rank) in fresh.iter().zip(ranks.iter()) {
-        beam.offer(*rank, *id);
+    loop {
+        fresh.clear();
+        let mut followed = 0;
+        while followed < TOGETHER
+            && let Some(node) = first.take().or_else(|| beam.follow())
+        {
+            expand(node, visited, fresh);
+            followed += 1;
+        }
+        if followed == 0 {
+            return;
+        }
+        // The links that are likely followed next come from memory while nodes are ranked.
+        beam.next(TOGETHER).for_each(|next| level.prefetch_links(next));
+        ranker.rank(fresh, ranks);
+        for (id, rank) in fresh.iter().zip(ranks.iter()) {
+            beam.offer(*rank, *id);
+        }
     }
 }
 
@@ -114,36 +168,61 @@ pub(super) fn walk(
     entries: impl IntoIterator<Item = (f32, u32)>,
     scratch: &mut Scratch,
 ) {
-    let Scratch { beam, visited, fresh, ranks, .. } = scratch;
+    let Scratch { beam, visited, fresh, ranks } = scratch;
     visited.begin(level.bound());
     beam.begin(ef);
     for (rank, node) in entries {
         visited.insert(node);
         beam.offer(rank, node);
     }
-    loop {
-        fresh.clear();
-        let mut followed = 0;
-        while followed < TOGETHER
-            && let Some(node) = beam.follow()
-        {
-            level.each_link(node, |link| {
-                if visited.insert(link) {
-                    ranker.prefetch(link);
-                    fresh.push(link);
-                }
-            });
-            followed += 1;
-        }
-        if followed == 0 {
-            return;
-        }
-        meet(level, ranker, fresh, ranks, beam);
-    }
+    let expand = |node, visited: &mut Visited, fresh: &mut Vec<u32>| {
+        level.each_link(node, |link| {
+            if visited.insert(link) {
+                ranker.prefetch(link);
+                fresh.push(link);
+            }
+        });
+    };
+    follow_all(level, ranker, (beam, visited), (fresh, ranks), None, expand);
 }
 
-thread_local! {
-    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::default();
+/// Most links of a node, a power of two.
+const LINKS_MAX: usize = 512;
+
+/// The links of a node, those to admitted nodes apart from the others.
+///
+/// Each link is written to both sides and counted on one: which it is cannot be predicted, and
+/// guessing wrong would take longer than the look at a bitmap.
+struct SplitLinks {
+    admitted: [u32; LINKS_MAX],
+    others: [u32; LINKS_MAX],
+}
+
+impl SplitLinks {
+    /// Splits the first [`LINKS_MAX`] links, and returns how many are admitted and how many are not.
+    #[inline(always)]
+    fn split(&mut self, links: &[u32], admits: &impl Fn(u32) -> bool) -> (usize, usize) {
+        let (mut admitted, mut others) = (0, 0);
+        for link in links.iter().copied().take(LINKS_MAX).take_while(|link| *link != NONE) {
+            let is_admitted = admits(link);
+            self.admitted[admitted % LINKS_MAX] = link;
+            self.others[others % LINKS_MAX] = link;
+            admitted += usize::from(is_admitted);
+            others += usize::from(!is_admitted);
+        }
+        (admitted, others)
+    }
+
+    /// Puts those of the links that are admitted first among `admitted`, and returns how many they are.
+    #[inline(always)]
+    fn admit(&mut self, links: &[u32], admits: &impl Fn(u32) -> bool) -> usize {
+        let mut admitted = 0;
+        for link in links.iter().copied().take(LINKS_MAX).take_while(|link| *link != NONE) {
+            self.admitted[admitted % LINKS_MAX] = link;
+            admitted += usize::from(admits(link));
+        }
+        admitted
+    }
 }
 
 /// [`walk`] over admitted nodes alone. A node that is not admitted is a bridge: what it links to
@@ -158,7 +237,8 @@ fn walk_admitted(
     admits: &impl Fn(u32) -> bool,
     scratch: &mut Scratch,
 ) {
-    let Scratch { beam, visited, fresh, ranks, bridges } = scratch;
+    let Scratch { beam, visited, fresh, ranks } = scratch;
+    let mut links = SplitLinks { admitted: [NONE; LINKS_MAX], others: [NONE; LINKS_MAX] };
     visited.begin(level.bound());
     beam.begin(ef);
     for (rank, node) in seeds {
@@ -166,62 +246,49 @@ fn walk_admitted(
         beam.offer(rank, node);
     }
     visited.insert(reached.1);
-    let mut following = None;
+    let mut first = None;
     if admits(reached.1) {
         beam.offer(reached.0, reached.1);
     } else {
-        following = Some(reached.1);
+        first = Some(reached.1);
     }
-    loop {
-        fresh.clear();
-        let mut followed = 0;
-        while followed < TOGETHER
-            && let Some(node) = following.take().or_else(|| beam.follow())
-        {
-            bridges.clear();
-            let mut admitted = 0;
-            level.each_link(node, |link| {
-                if !admits(link) {
-                    bridges.push(link);
-                    return;
-                }
-                admitted += 1;
-                if visited.insert(link) {
-                    ranker.prefetch(link);
-                    fresh.push(link);
-                }
-            });
-            // As many bridges as it takes to see enough, the next few on their way from memory.
-            let enough = level.width() / 2;
-            let mut asked = 0;
-            for place in 0..bridges.len() {
-                if admitted >= enough {
-                    break;
-                }
-                while asked < bridges.len().min(place + BRIDGES_AHEAD) {
-                    level.prefetch_links(bridges[asked]);
-                    asked += 1;
-                }
-                if visited.insert(bridges[place]) {
-                    level.each_link(bridges[place], |link| {
-                        if admits(link) {
-                            admitted += 1;
-                            if visited.insert(link) {
-                                ranker.prefetch(link);
-                                fresh.push(link);
-                            }
-                        }
-                    });
-                }
+    // As many bridges as it takes to see so many.
+    let enough = level.width / 2;
+    let expand = |node, visited: &mut Visited, fresh: &mut Vec<u32>| {
+        let (mut admitted, bridges) = links.split(level.links_of(node), admits);
+        let ahead = bridges.min(BRIDGES_AHEAD);
+        if admitted < enough {
+            links.others[..ahead].iter().for_each(|bridge| level.prefetch_links(*bridge));
+        }
+        let mut take = |link: u32, visited: &mut Visited| {
+            if visited.insert(link) {
+                ranker.prefetch(link);
+                fresh.push(link);
             }
-            followed += 1;
+        };
+        links.admitted[..admitted].iter().for_each(|link| take(*link, visited));
+        for place in 0..bridges {
+            if admitted >= enough {
+                break;
+            }
+            if let Some(next) = links.others[..bridges].get(place + BRIDGES_AHEAD) {
+                level.prefetch_links(*next);
+            }
+            let bridge = links.others[place];
+            if visited.insert(bridge) {
+                let beyond = links.admit(level.links_of(bridge), admits);
+                links.admitted[..beyond].iter().for_each(|link| take(*link, visited));
+                admitted += beyond;
+            }
         }
-        if followed == 0 {
-            return;
-        }
-        meet(level, ranker, fresh, ranks, beam);
-    }
+    };
+    follow_all(level, ranker, (beam, visited), (fresh, ranks), first, expand);
 }
+
+thread_local! {
+    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 impl HnswGraph {
     /// Takes the links over into arrays for walking.
     pub fn new(source: &HnswLinks<'_>) -> HnswGraph {
@@ -337,14 +404,45 @@ impl HnswGraph {
         });
     }
 
+    /// The lowest level above 0 that has no more nodes than this, and how many it has. Levels above 0
+    /// are numbered from 0.
+    pub(super) fn upper_level(&self, nodes_max: usize) -> Option<(usize, usize)> {
+        let mut sizes = self.upper.iter().map(|level| level.nodes.len()).enumerate();
+        sizes.find(|(_, nodes)| *nodes <= nodes_max)
+    }
+
+    /// Walks on a level above 0 and leaves the places there that are nearest to the query in the beam.
+    pub(super) fn walk_upper(
+        &self,
+        level: usize,
+        ranker: &impl Ranker,
+        ef: usize,
+        scratch: &mut Scratch,
+    ) {
+        let entry = self.descend_to(Some(level), ranker, scratch);
+        let upper = &self.upper[level];
+        let ranker = AtPlaces { nodes: &upper.nodes, ranker, ids: RefCell::default() };
+        walk(upper, &ranker, ef.clamp(1, upper.nodes.len()), [entry], scratch);
+    }
+
     /// Goes down to level 0, on each level as near as single steps lead.
     fn descend(&self, ranker: &impl Ranker, scratch: &mut Scratch) -> (f32, u32) {
+        self.descend_to(None, ranker, scratch)
+    }
+
+    /// Goes down to a place on a level above 0, or to a node on level 0.
+    fn descend_to(
+        &self,
+        last: Option<usize>,
+        ranker: &impl Ranker,
+        scratch: &mut Scratch,
+    ) -> (f32, u32) {
         let Scratch { fresh, ranks, .. } = scratch;
         let mut place = self.entry;
         let node_at = |place: u32| self.upper.last().map_or(place, |top| top.nodes[place as usize]);
         ranker.rank(&[node_at(place)], ranks);
         let mut best = ranks[0];
-        for level in self.upper.iter().rev() {
+        for (number, level) in self.upper.iter().enumerate().rev() {
             loop {
                 let start = place as usize * level.width;
                 let links = &level.links[start..start + level.width];
@@ -362,6 +460,9 @@ impl HnswGraph {
                 if best == before {
                     break;
                 }
+            }
+            if last == Some(number) {
+                break;
             }
             place = level.below[place as usize];
         }

@@ -4,6 +4,7 @@
 mod beam;
 mod bounds;
 mod build;
+mod cells;
 mod codes;
 mod exact;
 mod graph;
@@ -18,6 +19,7 @@ mod visited;
 
 pub use bounds::Bounds;
 pub use build::{BuildParams, BuildRun, GRAPH_LADDER, GraphBuilder, HeldBytes};
+pub use cells::Cells;
 pub use codes::{CodeRanker, Codes};
 pub use exact::{ScanTarget, scan};
 pub use graph::{HnswGraph, Ranker};

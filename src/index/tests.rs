@@ -7,11 +7,11 @@ use rand::{Rng, SeedableRng};
 
 use super::codes::Quantizer;
 use super::{
-    Bounds, BuildParams, BuildRun, CodeSpace, Codes, GraphBuilder, HnswGraph, Ranker, RowSpace,
-    Space, Vectors,
+    Bounds, BuildParams, BuildRun, Cells, CodeSpace, Codes, GraphBuilder, HnswGraph, Ranker,
+    RowSpace, Space, Vectors,
 };
 use crate::native::{Graph, GraphFile, GraphParams, read_links};
-use crate::schema::{ElementType, IndexKind, Metric, VectorColumn};
+use crate::schema::{Effort, ElementType, IndexKind, Metric, VectorColumn};
 use crate::simd::Query;
 
 const ROWS: usize = 2_000;
@@ -469,4 +469,35 @@ fn bounds_hide_no_row_that_is_near_enough() {
         }
     }
     assert!(looked_at.0 < looked_at.1 / 2, "bounds save something: {looked_at:?}");
+}
+
+#[test]
+fn every_node_is_in_one_cell_and_those_near_are_met_first() {
+    let mut rng = StdRng::seed_from_u64(9);
+    for metric in [Metric::SquaredEuclidean, Metric::InnerProduct, Metric::Cosine] {
+        let column = column(ElementType::Fp32, metric, 40);
+        let rows = random(&column, ROWS, (0.0, 1.0), &mut rng);
+        let graph = built(&column, &rows);
+        let codes = codes(&column, &rows).expect("they serve");
+        let space = CodeSpace::new(&codes, &column, &Rows(&rows));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
+        let (stop, counter) = (AtomicBool::new(false), AtomicU64::new(0));
+        let run = BuildRun { pool: &pool, stop: &stop, done: &counter, held: &counter };
+        assert!(Cells::new(&graph, &space, &run).is_none(), "few nodes gain nothing");
+        let level = graph.upper_level(ROWS / 8).expect("a level above 0");
+        let cells = Cells::around(&graph, level, &space, &run).expect("not stopped");
+        assert_eq!(counter.load(Ordering::Relaxed), 0, "nothing is held any more");
+        let ranker = codes.ranker(&rows[7]);
+        let mut all = Vec::new();
+        cells.search(&graph, &ranker, level.1, |members| all.extend_from_slice(members));
+        let own = all.iter().position(|node| *node == 7).expect("it is in a cell");
+        assert!(own < ROWS / 2, "its own cell is among the nearest, not at {own}");
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..ROWS as u32), "{metric:?}");
+        let probes = |recall, share| cells.probes(Effort::Recall(recall), K, share);
+        assert!(probes(0.5, 0.01) < probes(0.9, 0.01) && probes(0.9, 0.01) < probes(0.9, 0.001));
+        assert!(probes(1.0, 1e-9) <= level.1);
+        stop.store(true, Ordering::Relaxed);
+        assert!(Cells::around(&graph, level, &space, &run).is_none(), "a stop ends it");
+    }
 }

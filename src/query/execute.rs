@@ -325,9 +325,9 @@ impl Search<'_> {
             metric: self.plan.metric,
             column: self.plan.column,
             allowed,
-            scan_rows_max: match self.place {
-                Place::Socket => (SHORT_BYTES / (vector.len() as u64).max(1)) as usize,
-                Place::Search => usize::MAX,
+            scan_bytes_max: match self.place {
+                Place::Socket => SHORT_BYTES,
+                Place::Search => u64::MAX,
             },
             k: self.k,
             effort: self.plan.effort,

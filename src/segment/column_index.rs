@@ -1,11 +1,13 @@
 //! The index of one column of a sealed segment, opened for searching.
 
 use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 
 use super::column_vectors::ColumnVectors;
 use super::sealed::{SegmentContext, map_verified};
 use crate::error::{Error, Result};
-use crate::index::{Codes, HnswGraph, Vectors, finalists};
+use crate::index::{BuildRun, Cells, CodeSpace, Codes, HnswGraph, RowSpace, Vectors, finalists};
 use crate::manifest::IndexEntry;
 use crate::native::{GraphParams, TrainedIndex, TrainedSpace, read_links};
 use crate::schema::{CollectionSchema, Effort, IndexKind, RecallCurve, Recipe, VectorColumn};
@@ -30,6 +32,8 @@ pub enum IndexBody {
         graph: HnswGraph,
         /// What its nodes are ranked by, for columns that can have codes.
         codes: Option<Codes>,
+        /// Its cells, once they are made; `None` in there where it gains nothing by them.
+        cells: OnceLock<Option<Box<Cells>>>,
     },
     /// An index that faiss trained.
     Trained(TrainedIndex),
@@ -97,7 +101,7 @@ impl ColumnIndex {
                 Ok(HnswGraph::new(&links))
             };
             let (graph, codes) = rayon::join(read_graph, || Codes::new(column, vectors.iter()));
-            IndexBody::Graph { graph: graph?, codes }
+            IndexBody::Graph { graph: graph?, codes, cells: OnceLock::new() }
         } else if let Some((_, space)) = trained_params(column) {
             let bytes = map_verified(context, folder, &entry.file)?;
             let index = TrainedIndex::read(&bytes, space).map_err(|e| e.in_file(&path))?;
@@ -107,6 +111,30 @@ impl ColumnIndex {
             return Err(Error::damaged(&path, 0, "an index of a column that has none"));
         };
         Ok(ColumnIndex { body, recall: entry.recall.clone(), row_of_id: vectors.row_of_id })
+    }
+
+    /// True for a graph whose cells are yet to be made.
+    pub(super) fn lacks_cells(&self) -> bool {
+        matches!(&self.body, IndexBody::Graph { cells, .. } if cells.get().is_none())
+    }
+
+    /// Makes the cells of a graph, which searches use from then on. Does nothing when the run is
+    /// stopped.
+    pub(super) fn make_cells(
+        &self,
+        column: &VectorColumn,
+        vectors: &ColumnVectors<'_>,
+        run: &BuildRun<'_>,
+    ) {
+        let IndexBody::Graph { graph, codes, cells } = &self.body else { return };
+        let made = match codes {
+            Some(codes) => Cells::new(graph, &CodeSpace::new(codes, column, vectors), run),
+            None => Cells::new(graph, &RowSpace::new(column, vectors), run),
+        };
+        if !run.stop.load(Ordering::Relaxed) {
+            // Set once: there is one lane of such work.
+            let _ = cells.set(made.map(Box::new));
+        }
     }
 
     /// Rows that have a vector.
@@ -120,7 +148,7 @@ impl ColumnIndex {
     /// Bytes that a search for the `k` nearest reads at most, roughly. More than any query may read
     /// where it is faiss that searches: that never happens on a thread that serves sockets.
     pub fn search_bytes(&self, effort: Effort, k: usize, vector_bytes: u64) -> u64 {
-        let IndexBody::Graph { graph, codes } = &self.body else { return u64::MAX };
+        let IndexBody::Graph { graph, codes, .. } = &self.body else { return u64::MAX };
         let ef_search = self.recall.candidates(effort, k);
         let row_bytes = codes.as_ref().map_or(vector_bytes, |codes| codes.row_bytes() as u64);
         let neighbours = (graph.width() as u64).saturating_mul(ef_search as u64);
@@ -141,9 +169,10 @@ impl ColumnIndex {
     pub fn memory_bytes(&self) -> (usize, usize) {
         let rows = self.row_of_id.as_deref().map_or(0, size_of_val);
         match &self.body {
-            IndexBody::Graph { graph, codes } => {
+            IndexBody::Graph { graph, codes, cells } => {
                 let codes = codes.as_ref().map_or(0, Codes::memory_bytes);
-                (codes, graph.memory_bytes() + rows)
+                let cells = cells.get().and_then(Option::as_deref).map_or(0, Cells::memory_bytes);
+                (codes, graph.memory_bytes() + cells + rows)
             }
             IndexBody::Trained(index) => (index.memory_bytes() + rows, 0),
         }

@@ -17,7 +17,7 @@ use super::rows_file::{KindSet, RowsFile};
 use super::tombstones::{self, Tombstones};
 use super::{ColumnBlock, Rows};
 use crate::error::{Error, Result};
-use crate::index::{Codes, Vectors};
+use crate::index::{BuildRun, Codes, Vectors};
 use crate::manifest::{FileEntry, Inserted, SegmentEntry};
 use crate::schema::{CollectionSchema, ElementType, ForwardRow, Metric, VectorColumn};
 use crate::storage::Disk;
@@ -204,6 +204,22 @@ impl Sealed {
     /// True when any index column has an index.
     pub fn has_index(&self) -> bool {
         self.indexes.iter().any(Option::is_some)
+    }
+
+    /// True where [`Sealed::make_cells`] has something to do.
+    pub fn lacks_cells(&self) -> bool {
+        self.indexes.iter().flatten().any(ColumnIndex::lacks_cells)
+    }
+
+    /// Makes what searches among few allowed rows look into, for columns of this schema. Ends early when
+    /// the run is stopped.
+    pub fn make_cells(&self, schema: &CollectionSchema, run: &BuildRun<'_>) {
+        let columns = schema.columns.iter().zip(&self.indexes).enumerate();
+        for (position, (column, index)) in columns {
+            if let Some(index) = index.as_ref().filter(|index| index.lacks_cells()) {
+                index.make_cells(column, &ColumnVectors::new(&self.rows, position), run);
+            }
+        }
     }
 
     /// The key of a row.

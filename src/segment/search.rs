@@ -8,7 +8,8 @@ use super::growing::GrowingView;
 use super::sealed::Sealed;
 use crate::error::Result;
 use crate::index::{
-    Bounds, Candidate, HnswGraph, Ranker, RowSet, ScanTarget, Shortlist, TopK, finalists, scan,
+    Bounds, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, ScanTarget, Shortlist, TopK,
+    finalists, scan,
 };
 use crate::native::{TrainedIndex, Tuning};
 use crate::schema::{Effort, Metric};
@@ -16,17 +17,24 @@ use crate::simd::{Query, prefetch_bytes};
 
 /// Allowed rows are looked at one by one where they are at most this many times the nodes that a walk
 /// would meet.
-const SCAN_STEPS: usize = 10;
+const SCAN_STEPS: usize = 3;
+/// The same where there are cells: finding these and trying their rows takes as long as looking at so
+/// many.
+const SCAN_ROWS: usize = 3_000;
 /// Allowed rows that a walk begins with: the regions it may go through need not touch each other.
 const SEEDS: usize = 400;
 /// An exact search looks at the codes of all rows where at least one in so many is allowed.
 const SPARSE: u64 = 8;
-/// Among more of the rows than this, a trained index is asked.
+/// Among more of the rows than this, an index without lists is asked.
 const ASK_SHARE: f64 = 0.05;
-/// Where at least this share is allowed, all nodes are walked and those not allowed left out.
-const MOSTLY: f64 = 0.3;
+/// Up to this share, the allowed rows of the cells near the query are looked at.
+const FEW: f64 = 0.12;
+/// From this share on, all nodes are walked and those not allowed left out.
+const MOSTLY: f64 = 0.18;
 /// How much harder is searched among allowed nodes alone, which lie less close.
 const AMONG: f64 = 1.3;
+/// How many times what is wanted is expected among the nodes of a walk that leaves others out.
+const EXPECTED: f64 = 1.5;
 /// Rows ranked at once.
 const RUN: usize = 32;
 
@@ -41,8 +49,8 @@ pub struct SegmentSearch<'a> {
     pub metric: Metric,
     /// The index column.
     pub column: usize,
-    /// Allowed rows that may be looked at one by one where a walk does not find them.
-    pub scan_rows_max: usize,
+    /// Bytes that may be read to look at allowed rows one by one, where an index does not find them.
+    pub scan_bytes_max: u64,
     /// The rows that may be found; `None` for all.
     pub allowed: Option<&'a RowSet>,
     /// Neighbours wanted.
@@ -84,7 +92,7 @@ impl Ranker for RowRanker<'_> {
 
 /// Offers what the index finds to `top`, with exact scores, and returns how many rows it found. That
 /// is all there are when it is fewer than `k` and the search has `allowed` rows. `None`, with nothing
-/// offered, where it would have to look at more than `scan_rows_max` rows.
+/// offered, where it would have to read more than `scan_bytes_max`.
 pub fn search_index(
     sealed: &Sealed,
     index: &ColumnIndex,
@@ -94,10 +102,13 @@ pub fn search_index(
     let finding = Finding::new(sealed, index, search);
     let rows = RowRanker { sealed, index, query: search.query, column: search.column };
     let found = match &index.body {
-        IndexBody::Graph { graph, codes: Some(codes) } => {
-            finding.walk(graph, &codes.ranker(search.vector))
+        IndexBody::Graph { graph, codes, cells } => {
+            let cells = cells.get().and_then(Option::as_deref);
+            match codes {
+                Some(codes) => finding.walk((graph, cells), &codes.ranker(search.vector)),
+                None => finding.walk((graph, cells), &rows),
+            }
         }
-        IndexBody::Graph { graph, codes: None } => finding.walk(graph, &rows),
         IndexBody::Trained(trained) => finding.ask(trained, &rows)?,
     };
     let Some(found) = found else { return Ok(None) };
@@ -145,62 +156,109 @@ impl<'a> Finding<'a> {
 
     /// The rows that a walk finds, nearest first by their ranks, or `None` where too many would have to
     /// be looked at one by one.
-    fn walk(&self, graph: &HnswGraph, ranker: &impl Ranker) -> Option<Vec<u32>> {
-        let (index, search) = (self.index, self.search);
+    fn walk(
+        &self,
+        (graph, cells): (&HnswGraph, Option<&Cells>),
+        ranker: &impl Ranker,
+    ) -> Option<Vec<u32>> {
         // Deleted nodes are walked but not kept; a little more is kept on the way to make up for them.
         let ef = (self.effort as f64 / self.live) as usize;
-        let ef = ef.max(search.k + search.k / 8 + 4);
+        let ef = ef.max(self.search.k + self.search.k / 8 + 4);
+        if let Some(allowed) = self.search.allowed {
+            return self.walk_among(allowed, (graph, cells), ranker, ef);
+        }
         let mut found = Vec::with_capacity(self.finalists.min(ef));
-        let take = |id: u32, found: &mut Vec<u32>| {
-            let row = index.row(id);
-            if self.is_live(row) {
-                found.push(row);
-                if let Some(vector) = self.sealed.vector(search.column, row) {
-                    prefetch_bytes(vector);
-                }
-            }
-            found.len() < self.finalists
-        };
-        let Some(allowed) = search.allowed else {
-            graph.search(ranker, ef, |id| take(id, &mut found));
-            return Some(found);
-        };
-        if allowed.len() > SCAN_STEPS * ef * graph.width() {
-            let admits = |id: u32| allowed.contains(index.row(id));
-            let share = allowed.len() as f64 / graph.len().max(1) as f64;
-            if share >= MOSTLY {
-                let ef = (ef as f64 / share) as usize;
-                let take = |id| !admits(id) || take(id, &mut found);
-                graph.search(ranker, ef, take);
-                // Nothing that is allowed is nearer than the last of all that were met.
-                if found.len() >= search.k {
-                    return Some(found);
-                }
-            }
-            let ef = (ef as f64 * AMONG) as usize;
-            // From where the query is; then, where what is allowed is elsewhere, from all over it.
-            for count in [0, SEEDS] {
-                let seeds: Vec<u32> =
-                    allowed.spread(count).filter_map(|row| index.id(row)).collect();
-                found.clear();
-                graph.search_admitted(ranker, ef, &seeds, admits, |id| take(id, &mut found));
-                if found.len() >= search.k && !self.is_far(&found, share) {
-                    return Some(found);
-                }
-                // Where the query is, rows may be farther from each other than elsewhere.
-                if found.len() >= search.k && count == 0 {
-                    let mut near = Vec::new();
-                    graph.search(ranker, ef, |id| take(id, &mut near));
-                    if !self.is_farther(&found, &near, share) {
-                        return Some(found);
-                    }
-                }
-            }
-            if allowed.len() > search.scan_rows_max {
-                return None;
+        graph.search(ranker, ef, |id| self.take(self.index.row(id), &mut found));
+        Some(found)
+    }
+
+    /// Adds a row that a walk found if it is live, and says whether more are wanted.
+    fn take(&self, row: u32, found: &mut Vec<u32>) -> bool {
+        if self.is_live(row) {
+            found.push(row);
+            if let Some(vector) = self.sealed.vector(self.search.column, row) {
+                prefetch_bytes(vector);
             }
         }
-        Some(self.look_at_each(allowed, ranker))
+        found.len() < self.finalists
+    }
+
+    /// [`Finding::walk`] where only some rows may be found.
+    fn walk_among(
+        &self,
+        allowed: &RowSet,
+        (graph, cells): (&HnswGraph, Option<&Cells>),
+        ranker: &impl Ranker,
+        ef: usize,
+    ) -> Option<Vec<u32>> {
+        let k = self.search.k;
+        let share = allowed.len() as f64 / graph.len().max(1) as f64;
+        let cells = cells.filter(|_| share <= FEW);
+        let steps = SCAN_STEPS * ef * graph.width();
+        if allowed.len() <= cells.map_or(steps, |_| steps.min(SCAN_ROWS)) {
+            return Some(self.look_at_each(allowed, ranker));
+        }
+        let mut found = Vec::with_capacity(self.finalists.min(ef));
+        if share >= MOSTLY {
+            // The nearest of all are farther from being missed than the last of those that are kept.
+            let ef = (ef as f64 / share.sqrt()).max(EXPECTED * k as f64 / share) as usize;
+            graph.search(ranker, ef, |id| {
+                let row = self.index.row(id);
+                !allowed.contains(row) || self.take(row, &mut found)
+            });
+            // Nothing that is allowed is nearer than the last of all that were met.
+            if found.len() >= k {
+                return Some(found);
+            }
+        }
+        let ef = (ef as f64 * AMONG) as usize;
+        found.clear();
+        match cells {
+            Some(cells) => found = self.look_into(cells, allowed, (graph, share), ranker),
+            None => self.walk_admitted(allowed, graph, ranker, (ef, 0), &mut found),
+        }
+        if found.len() >= k && !self.is_far(&found, share) {
+            return Some(found);
+        }
+        // Where the query is, rows may be farther from each other than elsewhere.
+        if found.len() >= k {
+            let mut near = Vec::new();
+            graph.search(ranker, ef, |id| self.take(self.index.row(id), &mut near));
+            if !self.is_farther(&found, &near, share) {
+                return Some(found);
+            }
+        }
+        // What is allowed is elsewhere. Few are sooner looked at one by one.
+        if cells.is_none() {
+            found.clear();
+            self.walk_admitted(allowed, graph, ranker, (ef, SEEDS), &mut found);
+            if found.len() >= k && !self.is_far(&found, share) {
+                return Some(found);
+            }
+        }
+        self.can_look_at_each(allowed).then(|| self.look_at_each(allowed, ranker))
+    }
+
+    /// Adds to `found` what a walk among allowed nodes alone finds that begins with `seeds` of them.
+    fn walk_admitted(
+        &self,
+        allowed: &RowSet,
+        graph: &HnswGraph,
+        ranker: &impl Ranker,
+        (ef, seeds): (usize, usize),
+        found: &mut Vec<u32>,
+    ) {
+        let index = self.index;
+        let seeds: Vec<u32> = allowed.spread(seeds).filter_map(|row| index.id(row)).collect();
+        let take = |id: u32| self.take(index.row(id), found);
+        // The innermost loop of a walk has nothing to spare for a map that most columns lack.
+        match &index.row_of_id {
+            None => graph.search_admitted(ranker, ef, &seeds, |id| allowed.contains(id), take),
+            Some(_) => {
+                let admits = |id: u32| allowed.contains(index.row(id));
+                graph.search_admitted(ranker, ef, &seeds, admits, take);
+            }
+        }
     }
 
     /// The rows that a trained index finds, nearest first by its own measure, or `None` where too many
@@ -210,16 +268,22 @@ impl<'a> Finding<'a> {
     /// looked into as it takes to meet as many of them.
     fn ask(&self, trained: &TrainedIndex, ranker: &impl Ranker) -> Result<Option<Vec<u32>>> {
         let (index, search) = (self.index, self.search);
-        let (most, met) = match trained.tuning() {
-            Tuning::Lists(lists) => (lists, self.effort as f64 / lists.max(1) as f64),
-            Tuning::Candidates | Tuning::Nothing => (trained.len(), 1.0),
+        let most = match trained.tuning() {
+            Tuning::Lists(lists) => lists,
+            Tuning::Candidates | Tuning::Nothing => trained.len(),
         };
         let share = match search.allowed {
             None => self.live,
             Some(allowed) => {
                 let share = allowed.len() as f64 / trained.len().max(1) as f64;
-                // No more than the lists hold: sooner looked at than looked for.
-                if share <= met.min(ASK_SHARE) {
+                // Sooner looked at than looked for: as many lists more are looked into as rows are fewer.
+                let is_sooner = match trained.tuning() {
+                    Tuning::Lists(lists) => {
+                        share * share <= self.effort as f64 / lists.max(1) as f64
+                    }
+                    Tuning::Candidates | Tuning::Nothing => share <= ASK_SHARE,
+                };
+                if is_sooner {
                     return Ok(Some(self.look_at_each(allowed, ranker)));
                 }
                 share.min(1.0) * self.live
@@ -251,38 +315,51 @@ impl<'a> Finding<'a> {
         if found.len() >= search.k && !self.is_far(&found, share) {
             return Ok(Some(found));
         }
-        if allowed.len() > search.scan_rows_max {
-            return Ok(None);
-        }
-        Ok(Some(self.look_at_each(allowed, ranker)))
+        Ok(self.can_look_at_each(allowed).then(|| self.look_at_each(allowed, ranker)))
+    }
+
+    fn can_look_at_each(&self, allowed: &RowSet) -> bool {
+        let codes = self.index.codes().map(Codes::row_bytes);
+        let row_bytes = codes.unwrap_or(self.search.vector.len()) as u64;
+        (allowed.len() as u64).saturating_mul(row_bytes) <= self.search.scan_bytes_max
     }
 
     /// The nearest of the allowed rows: few enough to look at each, or too far away for the index.
     fn look_at_each(&self, allowed: &RowSet, ranker: &impl Ranker) -> Vec<u32> {
-        let mut nearest = Shortlist::new(self.finalists);
-        let mut ranks = Vec::with_capacity(RUN);
-        // One run is on its way from memory while the one before it is ranked.
-        let (mut run, mut before) = (Vec::with_capacity(RUN), Vec::with_capacity(RUN));
-        let mut look = |run: &[u32]| {
-            ranker.rank(run, &mut ranks);
-            nearest.offer(run, &ranks);
-        };
+        let mut look = Look::new(ranker, self.finalists);
         for row in allowed.iter() {
-            if self.live < 1.0 && !self.is_live(row) {
-                continue;
-            }
-            let Some(id) = self.index.id(row) else { continue };
-            ranker.prefetch(id);
-            run.push(id);
-            if run.len() == RUN {
-                look(&before);
-                std::mem::swap(&mut run, &mut before);
-                run.clear();
+            if (self.live == 1.0 || self.is_live(row))
+                && let Some(id) = self.index.id(row)
+            {
+                look.at(id);
             }
         }
-        look(&before);
-        look(&run);
-        nearest.into_sorted().into_iter().map(|(_, id)| self.index.row(id)).collect()
+        self.rows_of(look)
+    }
+
+    /// The nearest of the allowed rows in the cells near the query.
+    fn look_into(
+        &self,
+        cells: &Cells,
+        allowed: &RowSet,
+        (graph, share): (&HnswGraph, f64),
+        ranker: &impl Ranker,
+    ) -> Vec<u32> {
+        let probes = cells.probes(self.search.effort, self.search.k, share);
+        let mut look = Look::new(ranker, self.finalists);
+        cells.search(graph, ranker, probes, |members| {
+            for id in members {
+                let row = self.index.row(*id);
+                if allowed.contains(row) && (self.live == 1.0 || self.is_live(row)) {
+                    look.at(*id);
+                }
+            }
+        });
+        self.rows_of(look)
+    }
+
+    fn rows_of<R: Ranker>(&self, look: Look<'_, R>) -> Vec<u32> {
+        look.into_nearest().into_iter().map(|id| self.index.row(id)).collect()
     }
 
     /// True when what was found is farther away than what is nearest to the query tells, where only a
@@ -307,6 +384,48 @@ impl<'a> Finding<'a> {
         let last = found.get(search.k - 1).and_then(|row| sealed.vector(search.column, *row));
         let score = last.and_then(|vector| search.query.distance(vector));
         score.is_none_or(|score| self.index.recall.is_far(score, search.k, share))
+    }
+}
+
+/// Looks at nodes one by one for those nearest to a query. One run of them is on its way from memory
+/// while the one before it is ranked.
+struct Look<'a, R> {
+    ranker: &'a R,
+    nearest: Shortlist,
+    run: Vec<u32>,
+    before: Vec<u32>,
+    ranks: Vec<f32>,
+}
+
+impl<'a, R: Ranker> Look<'a, R> {
+    fn new(ranker: &'a R, keep: usize) -> Self {
+        let run = || Vec::with_capacity(RUN);
+        let nearest = Shortlist::new(keep);
+        Look { ranker, nearest, run: run(), before: run(), ranks: Vec::with_capacity(RUN) }
+    }
+
+    #[inline(always)]
+    fn at(&mut self, id: u32) {
+        self.ranker.prefetch(id);
+        self.run.push(id);
+        if self.run.len() == RUN {
+            self.rank_before();
+        }
+    }
+
+    /// Ranks the run before, which the one now under way takes the place of.
+    fn rank_before(&mut self) {
+        self.ranker.rank(&self.before, &mut self.ranks);
+        self.nearest.offer(&self.before, &self.ranks);
+        std::mem::swap(&mut self.run, &mut self.before);
+        self.run.clear();
+    }
+
+    /// The nearest, in order.
+    fn into_nearest(mut self) -> Vec<u32> {
+        self.rank_before();
+        self.rank_before();
+        self.nearest.into_sorted().into_iter().map(|(_, id)| id).collect()
     }
 }
 
