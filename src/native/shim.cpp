@@ -1,9 +1,6 @@
 // The part of faiss that its C API leaves out: HNSW search with a per-query ef, and
 // (de)serialisation in memory. Plain C functions; src/native/ffi.rs is their only caller.
-//
-// Contract of every function that can fail: it returns 0 on success; otherwise it returns 1 and
-// has written a NUL-terminated reason to `error` (`error_size` bytes, at least 1). No exception
-// leaves this file. Lengths and ranges are checked by the caller, in Rust.
+// The contract is in guard.hpp.
 
 #include <algorithm>
 #include <cstdint>
@@ -27,6 +24,8 @@
 #include <faiss/index_io.h>
 #include <faiss/utils/random.h>
 #include <faiss/utils/utils.h>
+
+#include "guard.hpp"
 
 extern "C" char* openblas_get_config(void);
 
@@ -62,30 +61,6 @@ struct VoisinGraph {
 namespace {
 
 constexpr int64_t LEVEL_SEED = 12345;
-
-template <class Body>
-int32_t guarded(char* error, size_t error_size, Body&& body) noexcept {
-    try {
-        body();
-        return 0;
-    } catch (const std::exception& cause) {
-        snprintf(error, error_size, "%s", cause.what());
-    } catch (...) {
-        snprintf(error, error_size, "an exception of unknown type");
-    }
-    return 1;
-}
-
-// The thread count of OpenMP regions started by this thread, restored at the end of the scope.
-struct ThreadLimit {
-    int before = omp_get_max_threads();
-    explicit ThreadLimit(int threads) {
-        omp_set_num_threads(threads);
-    }
-    ~ThreadLimit() {
-        omp_set_num_threads(before);
-    }
-};
 
 // Distances as the search heaps need them: smaller is nearer, and never NaN or +infinity. faiss
 // reads outside its candidate heap when a distance there is NaN (HNSW::MinimaxHeap::pop_min, AVX2
@@ -150,24 +125,6 @@ struct BufferWriter final : faiss::IOWriter {
         }
         if (bytes > 0) {
             memcpy(at, data, bytes);
-        }
-        at += bytes;
-        left -= bytes;
-        return items;
-    }
-};
-
-struct BufferReader final : faiss::IOReader {
-    const uint8_t* at;
-    size_t left;
-    BufferReader(const uint8_t* at, size_t left) : at(at), left(left) {}
-    size_t operator()(void* data, size_t size, size_t items) override {
-        if (size == 0 || items > left / size) {
-            return 0;
-        }
-        size_t bytes = size * items;
-        if (bytes > 0) {
-            memcpy(data, at, bytes);
         }
         at += bytes;
         left -= bytes;

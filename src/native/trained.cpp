@@ -1,6 +1,6 @@
 // Indexes that faiss trains: inverted lists, quantizers, and whatever else its index factory makes.
-// Plain C functions; src/native/trained_ffi.rs is their only caller. The contract is that of shim.cpp:
-// 0 is success; otherwise 1 is returned and a NUL-terminated reason is in `error`.
+// Plain C functions; src/native/trained_ffi.rs is their only caller. The contract is in
+// guard.hpp.
 
 #include <algorithm>
 #include <atomic>
@@ -28,33 +28,11 @@
 #include <faiss/index_factory.h>
 #include <faiss/index_io.h>
 
+#include "guard.hpp"
+
 extern "C" void openblas_set_num_threads(int);
 
 namespace {
-
-template <class Body>
-int32_t guarded(char* error, size_t error_size, Body&& body) noexcept {
-    try {
-        body();
-        return 0;
-    } catch (const std::exception& cause) {
-        snprintf(error, error_size, "%s", cause.what());
-    } catch (...) {
-        snprintf(error, error_size, "an exception of unknown type");
-    }
-    return 1;
-}
-
-// The thread count of OpenMP regions started by this thread, restored at the end of the scope.
-struct ThreadLimit {
-    int before = omp_get_max_threads();
-    explicit ThreadLimit(int threads) {
-        omp_set_num_threads(threads);
-    }
-    ~ThreadLimit() {
-        omp_set_num_threads(before);
-    }
-};
 
 // Looks for nearest neighbours in several threads of its own, which have the caller's priority. Those of
 // OpenBLAS do not, and those of OpenMP wait busily for the next of the many short steps of training.
@@ -139,25 +117,6 @@ struct ParallelFlat final : faiss::IndexFlat {
             faiss::idx_t* labels,
             const faiss::SearchParameters* = nullptr) const override {
         search_in_threads(Part(*this), threads, count, rows, k, distances, labels);
-    }
-};
-
-// Reads no more than the bytes there are.
-struct BufferReader final : faiss::IOReader {
-    const uint8_t* at;
-    size_t left;
-    BufferReader(const uint8_t* at, size_t left) : at(at), left(left) {}
-    size_t operator()(void* data, size_t size, size_t items) override {
-        if (size == 0 || items > left / size) {
-            return 0;
-        }
-        size_t bytes = size * items;
-        if (bytes > 0) {
-            memcpy(data, at, bytes);
-        }
-        at += bytes;
-        left -= bytes;
-        return items;
     }
 };
 
