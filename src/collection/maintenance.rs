@@ -24,6 +24,9 @@ use crate::segment::{
 };
 use crate::storage::ChecksumWriter;
 
+/// Bytes of memory for each row while cells are made, roughly.
+const CELLS_ROW_BYTES: u64 = 16;
+
 /// One lane of background work: at most one run at a time.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
@@ -187,10 +190,15 @@ impl Collection {
         !self.is_stopping() && snapshot.sealed.iter().any(|sealed| sealed.lacks_cells())
     }
 
+    /// Where memory is short, graphs do without cells until a later tick.
     fn make_cells(&self) {
         let snapshot = self.published.snapshot();
         let run = self.build_run();
-        for sealed in snapshot.sealed.iter().take_while(|_| !self.is_stopping()) {
+        for sealed in snapshot.sealed.iter().filter(|sealed| sealed.lacks_cells()) {
+            let bytes = CELLS_ROW_BYTES * u64::from(sealed.rows());
+            if self.is_stopping() || self.compute.memory().admit("making cells", bytes).is_err() {
+                return;
+            }
             sealed.make_cells(&self.schema, &run);
         }
     }

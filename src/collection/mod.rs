@@ -584,9 +584,8 @@ impl Collection {
             self.seal_lane.wait_until_idle();
             self.schedule_merge();
             self.merge_lane.wait_until_idle();
-            let is_settled = self.writer.lock().state.frozen.is_empty()
-                && self.next_merge().is_none()
-                && !self.lacks_cells();
+            let is_settled =
+                self.writer.lock().state.frozen.is_empty() && self.next_merge().is_none();
             if is_settled || self.has_failed_in_background() {
                 return;
             }
