@@ -32,7 +32,7 @@ const FEW: f64 = 0.12;
 /// From this share on, all nodes are walked and those not allowed left out.
 const MOSTLY: f64 = 0.18;
 /// How much harder is searched among allowed nodes alone, which lie less close.
-const AMONG: f64 = 1.3;
+const AMONG: f64 = 1.5;
 /// How many times what is wanted is expected among the nodes of a walk that leaves others out.
 const EXPECTED: f64 = 1.5;
 /// Rows ranked at once.
