@@ -76,10 +76,13 @@ pub(super) fn recipe(text: &str, dimension: u32) -> Result<Recipe, String> {
             "x" => DESCRIPTION_BITS_MAX,
             _ => DESCRIPTION_NUMBER_MAX,
         };
-        let value = number.digits.parse::<u32>().ok().filter(|value| (1..=limit).contains(value));
-        let value = value.ok_or_else(|| {
+        // With one link, adding rows to a graph of faiss has no end; its tables of two dimensions want
+        // four centres at a time.
+        let least = if name == "HNSW" || (name == "x" && !is_codebooks) { 2 } else { 1 };
+        let value = number.digits.parse::<u32>().ok();
+        let value = value.filter(|value| (least..=limit).contains(value)).ok_or_else(|| {
             let Number { before, digits, .. } = number;
-            invalid(format!("{digits} after {before:?}; 1 to {limit} are taken"))
+            invalid(format!("{digits} after {before:?}; {least} to {limit} are taken"))
         })?;
         match name {
             "IVF" => nlist = nlist.max(value),
@@ -124,6 +127,11 @@ fn check_transforms(text: &str, dimension: u32) -> Result<(), String> {
         };
         if name != "Pad" {
             check_table("its rotation", dimension * dimension.max(out))?;
+        }
+        if matches!(name, "PCA" | "ITQ") && out > dimension {
+            return Err(format!(
+                "{name} makes {out} dimensions of {dimension}; it takes some away"
+            ));
         }
         let parts = first.unwrap_or(1).max(1);
         if name == "OPQ" && out % parts != 0 {
@@ -177,6 +185,9 @@ mod tests {
     fn tables_that_a_description_asks_for_are_bounded() {
         for (text, dimension) in [
             ("HNSW257", 8),
+            ("HNSW1", 8),
+            ("PQ4x1np", 8),
+            ("IVF10_HNSW1,Flat", 8),
             ("IVF10_HNSW4096,Flat", 8),
             ("RQ65x8", 8),
             ("PRQ2x65x8", 8),

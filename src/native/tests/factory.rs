@@ -12,7 +12,7 @@ use crate::schema::{
 use rand::{SeedableRng, rngs::StdRng};
 
 const ROWS: usize = 700;
-const TRANSFORMS: [&str; 14] = [
+const TRANSFORMS: [&str; 20] = [
     "",
     "",
     "",
@@ -27,9 +27,28 @@ const TRANSFORMS: [&str; 14] = [
     "Pad16,",
     "L2norm,",
     "RR4,PCA2,",
+    "PCA32,",
+    "PCAWR32,",
+    "ITQ32,",
+    "OPQ1,",
+    "OPQ2_32,",
+    "Pad1,",
 ];
-const COARSE: [&str; 7] = ["", "", "IVF16,", "IVF4,", "IVF16_HNSW8,", "IVF16_HNSW,", "HNSW8,"];
-const CODES: [&str; 35] = [
+const COARSE: [&str; 12] = [
+    "",
+    "",
+    "IVF16,",
+    "IVF4,",
+    "IVF16_HNSW8,",
+    "IVF16_HNSW,",
+    "HNSW8,",
+    "IVF1,",
+    "IVF16_HNSW1,",
+    "IVF16_HNSW2,",
+    "HNSW1,",
+    "HNSW2,",
+];
+const CODES: [&str; 61] = [
     "Flat",
     "SQ8",
     "SQ4",
@@ -65,6 +84,32 @@ const CODES: [&str; 35] = [
     "PRQ2x2x4fs_Nlsq2x4",
     "PLSQ2x2x4fs",
     "RQ2x5",
+    "HNSW1",
+    "HNSW2",
+    "HNSW256",
+    "PQ1x1np",
+    "PQ4x1np",
+    "PQ4x4fs_1",
+    "PQ4x4fs_33",
+    "PQ3x4fs",
+    "PQ1x4fs",
+    "PQ4+3",
+    "PQ4+8",
+    "LSH1",
+    "LSH64rt",
+    "LSH64t",
+    "RQ1x1",
+    "RQ9x2",
+    "LSQ1x1",
+    "LSQ3x2",
+    "PRQ1x1x1",
+    "PRQ3x2x2",
+    "PLSQ4x3x2_Nnone",
+    "RQ1x4fs",
+    "RQ3x4fs_32_Nrq2x4",
+    "RQ2x4fs_1_Nlsq2x4",
+    "LSQ1x4fs",
+    "PRQ1x1x4fs",
 ];
 const REFINES: [&str; 6] = ["", "", ",RFlat", ",Refine(SQ8)", ",Refine(PQ4x4np)", ",Refine(Flat)"];
 
