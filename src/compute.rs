@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::runtime::Runtime;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::ComputeConfig;
 use crate::error::{Error, Result};
@@ -109,6 +109,24 @@ impl Compute {
             limit: u64::from(self.search_queue_max),
             setting: "compute.search_queue_max",
         })?;
+        self.run(permit, work).await
+    }
+
+    /// [`Compute::search`], for work whose beginning was bounded otherwise: waits for a place instead of
+    /// being refused.
+    pub async fn search_in_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.search_permits.clone().acquire_owned().await;
+        self.run(permit.map_err(|_| Error::Stopping)?, work).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        permit: OwnedSemaphorePermit,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let Some(search) = &self.search else { return Err(Error::Stopping) };
         let (reply, answer) = oneshot::channel();
         search.spawn_blocking(move || {

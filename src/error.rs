@@ -184,6 +184,12 @@ pub enum Error {
         setting: &'static str,
     },
 
+    /// A scroll that expired, or that another run of the server began.
+    #[error(
+        "the scroll of this cursor is closed: nobody read by it for long (setting limits.reader_idle_ms), or the server was restarted; begin it anew"
+    )]
+    ScrollGone,
+
     // ----- A retry can help -----
     /// What a caller asks for would take more memory than the process may have.
     #[error(

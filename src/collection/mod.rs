@@ -4,6 +4,7 @@
 mod compaction;
 mod lsn;
 mod maintenance;
+mod reading;
 mod recovery;
 mod snapshot;
 mod state;
@@ -13,7 +14,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
@@ -31,9 +32,11 @@ use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
 
 use maintenance::Lane;
+use reading::Scrolls;
 use snapshot::{Published, Snapshot};
 use writer::{PendingWrite, WriteQueue, Writer};
 
+pub use reading::{Page, Reader, SharedFilter};
 use stats::Merging;
 pub use stats::{CollectionStats, IndexingReport, MemoryReport, SegmentState, SegmentStats};
 pub use writer::WriteOutcome;
@@ -61,6 +64,9 @@ pub struct Collection {
     published: Published,
     queue: WriteQueue,
     permits: Arc<Semaphore>,
+    /// Places for open readers.
+    readers: Arc<Semaphore>,
+    scrolls: Scrolls,
     writer: Mutex<Writer>,
     manifest: Mutex<Manifest>,
     seal_lane: Lane,
@@ -154,6 +160,8 @@ impl Collection {
             Writer::new(log, state, sealed, schema.name.clone(), schema.follows_repository());
         let collection = Arc::new(Collection {
             permits: Arc::new(Semaphore::new(config.compute.write_queue_max.max(1) as usize)),
+            readers: Arc::new(Semaphore::new(config.limits.readers_max.max(1) as usize)),
+            scrolls: Scrolls::default(),
             schema,
             config: config.clone(),
             compute: compute.clone(),
@@ -505,6 +513,7 @@ impl Collection {
         if self.is_stopping() {
             return;
         }
+        self.scrolls.expire(Duration::from_millis(self.config.limits.reader_idle_ms));
         let frozen = {
             let mut writer = self.writer.lock();
             let sequence = writer.sequence();

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
-use crate::query::SegmentRef;
+use crate::query::{RowPlace, SegmentRef};
 use crate::schema::{ForwardRow, LsnContext};
 use crate::segment::{GrowingView, Sealed};
 
@@ -95,6 +95,27 @@ impl Published {
             (keys.get(&key).copied()?, self.snapshot())
         };
         snapshot.forward(location)
+    }
+
+    /// A snapshot, and where it has the live rows of these keys, in their order; keys that have none are
+    /// left out.
+    pub fn places(&self, keys: &[u64]) -> (Arc<Snapshot>, Vec<RowPlace>) {
+        let (locations, snapshot) = {
+            let map = self.keys.read();
+            let found = keys.iter().filter_map(|key| Some((*key, *map.get(key)?)));
+            (found.collect::<Vec<(u64, Location)>>(), self.snapshot())
+        };
+        let segments = snapshot.segments();
+        let position: HashMap<u32, u32> =
+            segments.iter().zip(0..).map(|(segment, at)| (segment.space(), at)).collect();
+        let places = locations.into_iter().filter_map(|(key, location)| {
+            let place =
+                RowPlace { key, segment: *position.get(&location.space)?, row: location.row };
+            let segment = &segments[place.segment as usize];
+            segment.is_live(place.row, snapshot.sequence).then_some(place)
+        });
+        let places = places.collect();
+        (snapshot, places)
     }
 
     /// Where to resume following a repository.

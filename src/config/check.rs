@@ -38,6 +38,8 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("limits.query_vectors_max", 1, 1_048_576),
     ("limits.query_results_max", 1, 100_000_000),
     ("limits.reply_bytes_max", 64 * KIB, 2 * GIB - 1),
+    ("limits.readers_max", 1, 100_000),
+    ("limits.reader_idle_ms", 1_000, 86_400_000),
     ("limits.memory_bytes_max", 0, 1024 * TIB),
 ];
 

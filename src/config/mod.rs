@@ -170,6 +170,10 @@ pub struct LimitsConfig {
     pub query_results_max: u32,
     /// Most bytes one query's reply may take, forward values and their names included.
     pub reply_bytes_max: u64,
+    /// Most streams of rows and scrolls that are open in a collection.
+    pub readers_max: u32,
+    /// How long a scroll stays open that nobody reads by.
+    pub reader_idle_ms: u64,
     /// Memory beyond which nothing grows; 0 for 80% of what the machine has.
     pub memory_bytes_max: u64,
 }
@@ -185,6 +189,8 @@ impl Default for LimitsConfig {
             query_vectors_max: 16_384,
             query_results_max: 1_000_000,
             reply_bytes_max: 256 << 20,
+            readers_max: 64,
+            reader_idle_ms: 300_000,
             memory_bytes_max: 0,
         }
     }

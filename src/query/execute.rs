@@ -7,6 +7,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::reply::{Hit, KnnReply, QueryProfile};
+use super::rows::chosen;
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::{Candidate, RowSet, TopK};
@@ -60,7 +61,8 @@ impl SegmentRef<'_> {
         self.rows().saturating_sub(deleted)
     }
 
-    fn forward(&self, row: u32) -> ForwardRow {
+    /// The forward values of a row.
+    pub fn forward(&self, row: u32) -> ForwardRow {
         match self {
             SegmentRef::Sealed(sealed) => sealed.forward(row),
             SegmentRef::Growing(view) => {
@@ -233,15 +235,8 @@ fn fetch(
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let (segment, row) = candidate.place;
-            let values = || segments[segment as usize].forward(row);
-            let forward = match &plan.forwards {
-                None => values(),
-                Some(columns) if columns.is_empty() => ForwardRow::default(),
-                Some(columns) => {
-                    let all = values();
-                    columns.iter().map(|at| all.get(*at).cloned().flatten()).collect()
-                }
-            };
+            let forward =
+                chosen(plan.forwards.as_deref(), || segments[segment as usize].forward(row));
             let values: usize = forward.iter().flatten().map(Value::payload_bytes).sum();
             bytes += (16 + names + values) as u64;
             if bytes > bytes_max {

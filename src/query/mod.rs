@@ -2,6 +2,11 @@
 
 mod execute;
 mod reply;
+mod rows;
 
 pub use execute::{Place, ReplyLimits, RowFilter, SegmentRef, View, execute, is_short};
 pub use reply::{Hit, KnnReply, QueryProfile};
+pub use rows::{
+    AHEAD_ROWS, ColumnChoice, RowBatch, RowColumns, RowPlace, VectorBatch, count_rows, fetch_rows,
+    next_rows,
+};

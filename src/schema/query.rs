@@ -142,7 +142,8 @@ impl CollectionSchema {
         })
     }
 
-    fn check_forwards(&self, choice: &ForwardChoice) -> Result<Option<Vec<usize>>> {
+    /// Positions of the forward columns chosen, each of which must exist and be named once; `None` for all.
+    pub fn check_forwards(&self, choice: &ForwardChoice) -> Result<Option<Vec<usize>>> {
         let names = match choice {
             ForwardChoice::All => return Ok(None),
             ForwardChoice::Named(names) => names,

@@ -113,6 +113,7 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::InvalidQuery { .. } => (2010, Fixed("Invalid Query")),
         Error::InvalidArgument { .. } => (1005, Detailed("Invalid Arugment")),
         Error::LimitExceeded { .. } => (1010, Detailed("Exceed Limit")),
+        Error::ScrollGone => (1002, Detailed("Status Error")),
         Error::OutOfMemory { .. } => (1010, Detailed("Exceed Limit")),
         Error::Busy { .. } => (4008, Detailed("Exceed Rate Limit")),
         Error::Stopping => (1014, Detailed("Visit Stopped Service")),
@@ -161,6 +162,7 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         Error::Busy { .. } | Error::OutOfMemory { .. } => Code::ResourceExhausted,
         Error::MagicNumberMismatch { .. }
         | Error::Poisoned { .. }
+        | Error::ScrollGone
         | Error::Unserved { .. }
         | Error::Locked { .. } => Code::FailedPrecondition,
         Error::Stopping => Code::Unavailable,
@@ -233,6 +235,7 @@ mod tests {
                 InvalidArgument,
             ),
             (Error::EmptyColumns, -2002, Fixed("Empty Columns"), InvalidArgument),
+            (Error::ScrollGone, -1002, Detailed("Status Error"), FailedPrecondition),
             (
                 Error::InvalidName { what: "collection", name: s(), reason: "r" },
                 -1005,

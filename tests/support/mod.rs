@@ -4,6 +4,8 @@
 // Every test program has its own copy of this and uses a part of it.
 #![allow(dead_code)]
 
+pub mod photos;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};

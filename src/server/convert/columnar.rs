@@ -128,6 +128,19 @@ fn element(column: &wire::VectorColumn) -> Result<ElementType> {
         .map_err(|words| invalid(format!("vector column {:?}: {words}", column.name)))
 }
 
+/// An element type as the wire has it.
+pub(super) fn element_type(element: ElementType) -> wire::ElementType {
+    match element {
+        ElementType::Fp32 => wire::ElementType::Fp32,
+        ElementType::Fp16 => wire::ElementType::Fp16,
+        ElementType::Int8 => wire::ElementType::Int8,
+        ElementType::Int4 => wire::ElementType::Int4,
+        ElementType::Int16 => wire::ElementType::Int16,
+        ElementType::Binary32 => wire::ElementType::Binary32,
+        ElementType::Binary64 => wire::ElementType::Binary64,
+    }
+}
+
 /// What an element type means: `Err` holds the words for one that means nothing.
 pub(super) fn known_element(number: i32) -> std::result::Result<ElementType, String> {
     match wire::ElementType::try_from(number) {
@@ -229,6 +242,7 @@ mod tests {
                 element: wire::ElementType::Int8.into(),
                 dimension: 3,
                 vectors: Bytes::from_static(&[1, 2, 3, 4, 5, 6]),
+                counts: vec![],
             }],
             forwards: vec![wire::ForwardColumn {
                 name: "path".into(),

@@ -6,6 +6,7 @@ mod collection;
 mod columnar;
 mod native_query;
 mod query;
+mod rows;
 mod stats;
 mod write;
 
@@ -13,6 +14,7 @@ pub(super) use collection::{collection_info, collection_stats, new_collection};
 pub(super) use columnar::{acknowledge, columnar_write, refuse};
 pub(super) use native_query::{native_query, query_reply};
 pub(super) use query::{Timeline, debug_info, document, knn_request, results};
+pub(super) use rows::{column_choice, rows};
 pub(super) use stats::stats_reply;
 pub(super) use write::raw_write;
 

@@ -101,6 +101,7 @@ mod tests {
                 element: wire::ElementType::Fp32.into(),
                 dimension: 2,
                 vectors: Bytes::from_static(&[0; 16]),
+                counts: vec![],
             }),
             topk: 5,
             ..Default::default()

@@ -1,5 +1,6 @@
 //! The calls of our own contract, `voisin.v1`.
 
+mod read;
 mod write_stream;
 
 use std::pin::Pin;
@@ -11,13 +12,19 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::proto::voisin_v1::voisin_server::Voisin;
 use super::proto::voisin_v1::{
-    QueryReply, QueryRequest, StatsReply, StatsRequest, WriteAck, WriteRequest,
+    CountReply, CountRequest, GetRequest, QueryReply, QueryRequest, ReadRequest, Rows, ScrollReply,
+    ScrollRequest, StatsReply, StatsRequest, WriteAck, WriteRequest,
 };
 use super::{Phases, convert, limits, status};
 use crate::config::LimitsConfig;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::schema::{CollectionSchema, ForwardChoice};
+
+/// What every method returns.
+type Reply<T> = std::result::Result<Response<T>, Status>;
+/// The messages of a reply that is a stream.
+type Streamed<T> = Pin<Box<dyn Stream<Item = std::result::Result<T, Status>> + Send>>;
 
 /// The service.
 pub(super) struct Native {
@@ -40,39 +47,48 @@ impl Native {
 
 #[tonic::async_trait]
 impl Voisin for Native {
-    type WriteStreamStream =
-        Pin<Box<dyn Stream<Item = std::result::Result<WriteAck, Status>> + Send>>;
+    type WriteStreamStream = Streamed<WriteAck>;
+    type ReadStream = Streamed<Rows>;
 
-    async fn query(
-        &self,
-        request: Request<QueryRequest>,
-    ) -> std::result::Result<Response<QueryReply>, Status> {
+    async fn query(&self, request: Request<QueryRequest>) -> Reply<QueryReply> {
         let started = Instant::now();
-        let reply = search(&self.database, request.into_inner(), started).await;
-        reply.map(Response::new).map_err(|error| {
-            tracing::debug!(call = "Query", detail = %error, "refused");
-            status::voisin_status(&error)
-        })
+        answer("Query", search(&self.database, request.into_inner(), started).await)
     }
 
-    async fn stats(
-        &self,
-        request: Request<StatsRequest>,
-    ) -> std::result::Result<Response<StatsReply>, Status> {
+    async fn get(&self, request: Request<GetRequest>) -> Reply<Rows> {
+        answer("Get", read::get(&self.database, request.into_inner()).await)
+    }
+
+    async fn read(&self, request: Request<ReadRequest>) -> Reply<Self::ReadStream> {
+        let stream = read::read(&self.database, request.into_inner(), self.phases.clone());
+        answer("Read", stream.map(|stream| Box::pin(stream) as Self::ReadStream))
+    }
+
+    async fn scroll(&self, request: Request<ScrollRequest>) -> Reply<ScrollReply> {
+        answer("Scroll", read::scroll(&self.database, request.into_inner()).await)
+    }
+
+    async fn count(&self, request: Request<CountRequest>) -> Reply<CountReply> {
+        answer("Count", read::count(&self.database, request.into_inner()).await)
+    }
+
+    async fn stats(&self, request: Request<StatsRequest>) -> Reply<StatsReply> {
         let collection = self.database.collection(&request.into_inner().collection);
-        let collection = collection.map_err(|error| status::voisin_status(&error))?;
-        Ok(Response::new(convert::stats_reply(
-            &collection.stats(),
-            collection.indexing(),
-            collection.memory(),
-            self.database.server_memory(),
-        )))
+        let reply = collection.map(|collection| {
+            convert::stats_reply(
+                &collection.stats(),
+                collection.indexing(),
+                collection.memory(),
+                self.database.server_memory(),
+            )
+        });
+        answer("Stats", reply)
     }
 
     async fn write_stream(
         &self,
         request: Request<Streaming<WriteRequest>>,
-    ) -> std::result::Result<Response<Self::WriteStreamStream>, Status> {
+    ) -> Reply<Self::WriteStreamStream> {
         let bytes_max = self.message_bytes_max;
         let requests = request.into_inner().map(move |read| {
             read.map_err(|status| limits::explain_oversized(&status, bytes_max).unwrap_or(status))
@@ -86,6 +102,14 @@ impl Voisin for Native {
             self.phases.clone().stopping(),
         ))))
     }
+}
+
+/// The reply of a call, or the status that says why there is none.
+fn answer<T>(call: &'static str, outcome: Result<T>) -> Reply<T> {
+    outcome.map(Response::new).map_err(|error| {
+        tracing::debug!(call, detail = %error, "refused");
+        status::voisin_status(&error)
+    })
 }
 
 /// Answers one query.
