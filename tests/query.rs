@@ -7,7 +7,6 @@ use tonic::{Code, Status};
 
 use support::photos::{DIMENSION, FP16, FP32, NAME, Served, floats, vectors};
 use voisin::server::proto::proxima::{self, proxima_service_client::ProximaServiceClient};
-use voisin::server::proto::voisin_v1::voisin_client::VoisinClient;
 use voisin::server::proto::voisin_v1::{
     ElementType, ForwardColumn, ForwardNames, Metric, Operation, QueryReply, QueryRequest,
     SearchParams, Value, VectorColumn, WriteRequest, value::Kind,

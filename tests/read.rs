@@ -33,7 +33,7 @@ fn all_vectors() -> Option<VectorNames> {
 type Model = BTreeMap<u64, (u64, bool)>;
 
 fn path(number: u64) -> Value {
-    Value { kind: (number % 3 != 0).then(|| Kind::StringValue(format!("{number}.jpg"))) }
+    Value { kind: (!number.is_multiple_of(3)).then(|| Kind::StringValue(format!("{number}.jpg"))) }
 }
 
 /// Checks that rows are just those of the model, in its order, with all they hold.
