@@ -54,6 +54,12 @@ pub enum Error {
         /// The column as asked for.
         column: String,
     },
+    /// No alias of that name.
+    #[error("alias {alias:?} does not exist")]
+    AliasNotFound {
+        /// The alias.
+        alias: String,
+    },
     /// The data type of a new column is undefined or unknown.
     #[error("index column {column:?} has data type {data_type}, which is not a known type")]
     InvalidDataType {
@@ -217,6 +223,12 @@ pub enum Error {
         /// The configuration key.
         setting: &'static str,
     },
+    /// The collection takes no writes while it is altered.
+    #[error("collection {collection:?} is being altered; try again")]
+    Altering {
+        /// The collection.
+        collection: String,
+    },
     /// The server is shutting down.
     #[error("the server is stopping")]
     Stopping,
@@ -309,6 +321,15 @@ pub enum RowError {
     /// Repository UPDATE whose LSN is not above the stored row's.
     #[error("the stored row has the same or a newer lsn")]
     StaleLsn,
+    /// The stored row has another version than the one named.
+    #[error("the stored row has version {found}")]
+    OtherVersion {
+        /// Its version; 0 for a row written before the collection had versions.
+        found: u64,
+    },
+    /// The stored row is not one of those meant.
+    #[error("the stored row does not meet the condition")]
+    ConditionFailed,
 }
 
 impl Error {

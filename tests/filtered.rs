@@ -113,6 +113,7 @@ fn k_are_found_at_any_share_and_anywhere() {
                 forward: Vec::new(),
                 vectors: vec![RawVector::Bytes(vector(key, &mut rng))],
                 lsn: None,
+                condition: None,
             };
             let rows = (batch * BATCH..(batch + 1) * BATCH).map(row).collect();
             write(&collection, rows).await;
@@ -127,6 +128,7 @@ fn k_are_found_at_any_share_and_anywhere() {
             forward: Vec::new(),
             vectors: Vec::new(),
             lsn: None,
+            condition: None,
         });
         let mut deleted: Vec<RawRow> = deleted.collect();
         while !deleted.is_empty() {

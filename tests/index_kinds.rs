@@ -76,6 +76,7 @@ async fn write(
         forward: Vec::new(),
         vectors: vec![RawVector::Bytes(engine::floats(&vector(rng)))],
         lsn: None,
+        condition: None,
     });
     let meta =
         RawVectorMeta { column: "v".into(), element: Ok(ElementType::Fp32), dimension: DIMENSION };
@@ -221,6 +222,7 @@ fn rows_without_vectors_come_to_rest() {
                     forward: Vec::new(),
                     vectors: vec![RawVector::Bytes(engine::floats(&[key as f32]))],
                     lsn: None,
+                    condition: None,
                 });
                 let meta = RawVectorMeta {
                     column: "other".into(),

@@ -35,6 +35,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         3 => Just(Operation::Insert),
         2 => Just(Operation::Update),
         2 => Just(Operation::Delete),
+        2 => Just(Operation::Upsert),
     ];
     prop_oneof![
         12 => proptest::collection::vec((0u64..120, operation), 1..40).prop_map(Step::Write),
@@ -54,7 +55,9 @@ fn model_row(
         (Operation::Insert, true) => return Some(RowError::DuplicateKey),
         (Operation::Update | Operation::Delete, false) => return Some(RowError::KeyNotFound),
         (Operation::Delete, true) => model.remove(&key),
-        (Operation::Insert | Operation::Update, _) => model.insert(key, version),
+        (Operation::Insert | Operation::Update | Operation::Upsert, _) => {
+            model.insert(key, version)
+        }
     };
     None
 }
@@ -210,6 +213,7 @@ async fn insert_vectors(
             forward: Vec::new(),
             vectors: vec![RawVector::Bytes(bytes.clone())],
             lsn: None,
+            condition: None,
         });
         let raw = RawWrite {
             forward_names: Vec::new(),

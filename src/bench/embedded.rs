@@ -147,6 +147,7 @@ async fn load(collection: &Arc<Collection>, job: &Job, report: &mut Report) -> R
                 forward: Vec::new(),
                 vectors: vec![RawVector::Bytes(bytes_of(vector))],
                 lsn: None,
+                condition: None,
             })
             .collect();
         progress.inc(rows.len() as u64);

@@ -14,7 +14,7 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
@@ -83,6 +83,8 @@ pub struct Collection {
     /// Bytes that seals and merges under way hold.
     build_bytes: AtomicU64,
     is_dropped: AtomicBool,
+    /// Another declaration takes the place of this one: nothing is written any more.
+    is_superseded: AtomicBool,
     magic_number: u64,
 }
 
@@ -156,8 +158,7 @@ impl Collection {
             growing: state.growing.publish(),
         };
         let published = Published::new(snapshot, keys, state.lsns.latest());
-        let writer =
-            Writer::new(log, state, sealed, schema.name.clone(), schema.follows_repository());
+        let writer = Writer::new(log, state, sealed, &schema);
         let collection = Arc::new(Collection {
             permits: Arc::new(Semaphore::new(config.compute.write_queue_max.max(1) as usize)),
             readers: Arc::new(Semaphore::new(config.limits.readers_max.max(1) as usize)),
@@ -180,6 +181,7 @@ impl Collection {
             built: AtomicU64::new(0),
             build_bytes: AtomicU64::new(0),
             is_dropped: AtomicBool::new(false),
+            is_superseded: AtomicBool::new(false),
             magic_number,
         });
         collection.restore_forward_store();
@@ -260,7 +262,7 @@ impl Collection {
         }
         let lsns = raw.rows.iter().filter_map(|row| row.lsn.as_ref());
         let context_bytes = lsns.map(|lsn| lsn.context.len()).max().unwrap_or(0);
-        let rows = self.schema.check_write(raw)?;
+        let rows = self.schema.check_write(raw, now())?;
         if self.schema.follows_repository() {
             if context_bytes > LSN_CONTEXT_BYTES_MAX {
                 return Err(Error::LimitExceeded {
@@ -277,7 +279,9 @@ impl Collection {
         }
         // Deletes grow nothing to speak of: they are what makes room.
         let grows = rows.iter().filter_map(|row| match &row.change {
-            Change::Insert(document) | Change::Update(document) => Some(document),
+            Change::Insert(document) | Change::Update(document) | Change::Upsert(document) => {
+                Some(document)
+            }
             Change::Delete => None,
         });
         let bytes: u64 = grows.map(|document| ROW_BYTES + document.memory_bytes()).sum();
@@ -289,7 +293,7 @@ impl Collection {
             limit: u64::from(self.config.compute.write_queue_max),
             setting: "compute.write_queue_max",
         })?;
-        self.check_open()?;
+        self.check_writable()?;
         let (reply, answer) = oneshot::channel();
         self.queue.push(PendingWrite { rows, reply, _permit: permit });
         self.schedule_writer();
@@ -307,7 +311,7 @@ impl Collection {
     fn run_writer(self: Arc<Self>) {
         loop {
             while !self.queue.is_empty() {
-                if let Err(error) = self.check_open() {
+                if let Err(error) = self.check_writable() {
                     self.queue.refuse_all(&error);
                     break;
                 }
@@ -542,15 +546,24 @@ impl Collection {
         }
     }
 
+    /// True when background work ends.
     fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) || self.is_superseded.load(Ordering::Relaxed)
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.check_open()?;
+        match self.is_superseded.load(Ordering::SeqCst) {
+            true => Err(Error::Altering { collection: self.schema.name.clone() }),
+            false => Ok(()),
+        }
     }
 
     fn check_open(&self) -> Result<()> {
         if self.is_dropped.load(Ordering::Relaxed) {
             return Err(Error::CollectionNotFound { name: self.schema.name.clone() });
         }
-        if self.is_stopping() {
+        if self.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopping);
         }
         Ok(())
@@ -568,6 +581,34 @@ impl Collection {
         {
             tracing::error!(collection = self.schema.name, %error, "log not synced on close");
         }
+    }
+
+    /// Makes another declaration durable, with which the collection is to be opened anew. From then on
+    /// this one answers queries only. Where it fails, nothing has changed.
+    pub fn redeclare(&self, schema: CollectionSchema) -> Result<()> {
+        self.check_open()?;
+        self.is_superseded.store(true, Ordering::SeqCst);
+        self.seal_lane.wait_until_idle();
+        self.merge_lane.wait_until_idle();
+        let outcome = self.write_declaration(schema);
+        if outcome.is_err() {
+            self.is_superseded.store(false, Ordering::SeqCst);
+        }
+        outcome
+    }
+
+    fn write_declaration(&self, schema: CollectionSchema) -> Result<()> {
+        let mut manifest = self.manifest.lock();
+        // Whoever was writing has ended; whoever waits is refused.
+        let mut writer = self.writer.lock();
+        writer.sync()?;
+        let mut next = manifest.clone();
+        next.schema = schema;
+        next.number += 1;
+        next.log_file = writer.log.file_number();
+        next.write(&*self.context.disk, &self.context.folder)?;
+        *manifest = next;
+        Ok(())
     }
 
     /// Takes the collection out of use: from now on it does not exist for anybody who holds it, and
@@ -604,6 +645,12 @@ impl Collection {
     fn has_failed_in_background(&self) -> bool {
         self.seal_failure.lock().is_some() || self.merge_failure.lock().is_some()
     }
+}
+
+/// Milliseconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The folder of a collection within a data folder.

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 
 use super::lsn::LsnWindow;
 use super::snapshot::{Keys, Location};
-use crate::schema::CollectionSchema;
+use crate::schema::{CollectionSchema, ForwardRow};
 use crate::segment::{Growing, GrowingView, Sealed};
 use crate::wal::LogOperation;
 
@@ -119,6 +119,18 @@ impl State {
                 .and_then(|(block, at)| block.rows.lsns.as_ref()?.get(at).copied())
                 .unwrap_or_default(),
             None => 0,
+        }
+    }
+
+    /// The forward values of a row.
+    pub fn forward_at(&self, location: Location) -> ForwardRow {
+        if location.space == self.growing.space() {
+            return self.growing.forward(location.row);
+        }
+        match self.spaces.get(&location.space) {
+            Some(SpaceOwner::Sealed(sealed)) => sealed.forward(location.row),
+            Some(SpaceOwner::Frozen(view)) => view.forward(location.row),
+            None => ForwardRow::default(),
         }
     }
 

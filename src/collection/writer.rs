@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::snapshot::{Keys, Location, Published, Snapshot};
 use super::state::State;
 use crate::error::{Error, Result, RowError};
-use crate::schema::{Change, Row};
+use crate::schema::{Change, CollectionSchema, Condition, Row, Value};
 use crate::segment::Sealed;
 use crate::wal::{LogOperation, LogWriter};
 
@@ -96,6 +96,8 @@ pub(super) struct Writer {
     pub sealed: Vec<Arc<Sealed>>,
     collection: String,
     follows_repository: bool,
+    /// Where rows have their version.
+    version_position: Option<usize>,
     failure: Option<Error>,
     /// For the idle check: the sequence at the last look.
     pub seen_sequence: u64,
@@ -110,8 +112,7 @@ impl Writer {
         log: LogWriter,
         state: State,
         sealed: Vec<Arc<Sealed>>,
-        collection: String,
-        follows_repository: bool,
+        schema: &CollectionSchema,
     ) -> Self {
         Writer {
             seen_sequence: log.next_sequence(),
@@ -120,8 +121,9 @@ impl Writer {
             log,
             state,
             sealed,
-            collection,
-            follows_repository,
+            collection: schema.name.clone(),
+            follows_repository: schema.follows_repository(),
+            version_position: schema.version_position(),
             failure: None,
         }
     }
@@ -163,7 +165,8 @@ impl Writer {
         let mut operations = Vec::with_capacity(rows.len());
         for (position, row) in rows.iter().enumerate() {
             let old = self.state.locate(row.key, |key| published.location(key));
-            let operation = match self.resolve(row, old) {
+            let sequence = self.log.next_sequence() + operations.len() as u64;
+            let operation = match self.resolve(row, old, sequence) {
                 Ok(operation) => {
                     outcome.rows_applied += 1;
                     operation
@@ -176,7 +179,6 @@ impl Writer {
                     }
                 }
             };
-            let sequence = self.log.next_sequence() + operations.len() as u64;
             self.state.apply(&operation, sequence, |key| published.location(key));
             operations.push(operation);
         }
@@ -190,27 +192,59 @@ impl Writer {
         Ok(outcome)
     }
 
+    /// What a row does, as the operation `sequence`, to a key that has its row at `old`.
     fn resolve(
         &self,
         row: &Row,
         old: Option<Location>,
+        sequence: u64,
     ) -> std::result::Result<LogOperation, RowError> {
         let (key, lsn) = (row.key, row.lsn.clone());
-        match (&row.change, old) {
-            (Change::Insert(_), Some(_)) => Err(RowError::DuplicateKey),
-            (Change::Update(_) | Change::Delete, None) => Err(RowError::KeyNotFound),
-            (Change::Insert(document), None) => {
-                Ok(LogOperation::Put { key, document: document.clone(), lsn })
-            }
-            (Change::Update(document), Some(old)) => {
-                if let Some(new) = &lsn
-                    && new.lsn <= self.state.lsn_at(old)
-                {
-                    return Err(RowError::StaleLsn);
+        let document = match (&row.change, old) {
+            (Change::Insert(_), Some(_)) => return Err(RowError::DuplicateKey),
+            (Change::Update(_) | Change::Delete, None) => return Err(RowError::KeyNotFound),
+            (Change::Insert(document), None)
+            | (Change::Update(document), Some(_))
+            | (Change::Upsert(document), _) => Some(document),
+            (Change::Delete, Some(_)) => None,
+        };
+        if let Some(condition) = &row.condition {
+            self.check_condition(condition, key, old)?;
+        }
+        let Some(document) = document else { return Ok(LogOperation::Delete { key, lsn }) };
+        if let (Some(new), Some(old)) = (&lsn, old)
+            && new.lsn <= self.state.lsn_at(old)
+        {
+            return Err(RowError::StaleLsn);
+        }
+        let mut document = document.clone();
+        if let Some(position) = self.version_position {
+            let mut forward = document.forward.to_vec();
+            forward[position] = Some(Value::UInt64(sequence));
+            document.forward = forward.into();
+        }
+        Ok(LogOperation::Put { key, document, lsn })
+    }
+
+    /// Refuses a change of a row of which something else holds than it should.
+    fn check_condition(
+        &self,
+        condition: &Condition,
+        key: u64,
+        old: Option<Location>,
+    ) -> std::result::Result<(), RowError> {
+        let forward = old.map(|old| self.state.forward_at(old)).ok_or(RowError::KeyNotFound)?;
+        match condition {
+            Condition::Test(test) if test.is_met(key, &forward) => Ok(()),
+            Condition::Test(_) => Err(RowError::ConditionFailed),
+            Condition::Version(expected) => {
+                let found = self.version_position.and_then(|at| forward.get(at).cloned().flatten());
+                match found {
+                    Some(Value::UInt64(found)) if found == *expected => Ok(()),
+                    Some(Value::UInt64(found)) => Err(RowError::OtherVersion { found }),
+                    _ => Err(RowError::OtherVersion { found: 0 }),
                 }
-                Ok(LogOperation::Put { key, document: document.clone(), lsn })
             }
-            (Change::Delete, Some(_)) => Ok(LogOperation::Delete { key, lsn }),
         }
     }
 

@@ -3,12 +3,14 @@
 //! ```text
 //! <data>/LOCK            held while a process uses the folder
 //!        VERSION         "voisin data folder 1"
+//!        ALIASES         other names of collections
 //!        collections/<uuid>/          one folder per collection (names never become paths)
 //!        collections/<uuid>.tmp       a creation that did not finish
 //!        collections/<uuid>.dropped   a removal that did not finish
 //!        forward.sled/   the forward store, rebuilt when lost
 //! ```
 
+mod aliases;
 mod memory;
 mod verify;
 
@@ -27,10 +29,11 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::memory::MemoryLimit;
-use crate::schema::{CollectionSchema, NewCollection, SchemaLimits};
+use crate::schema::{Alteration, CollectionSchema, NewCollection, SchemaLimits};
 use crate::segment::{ForwardStore, check_indexes};
 use crate::storage::{Directory, Disk, FolderLock, RealDisk, replace_file};
 
+pub use aliases::{AliasChange, Aliases};
 use memory::Base;
 pub use memory::ServerMemory;
 pub use verify::{CollectionReport, VerifyReport, verify};
@@ -62,6 +65,7 @@ struct Catalog {
     open: BTreeMap<String, Arc<Collection>>,
     /// Collections that could not be opened: name (or folder where not even that could be read), why.
     unserved: BTreeMap<String, String>,
+    aliases: Aliases,
 }
 
 #[derive(Default)]
@@ -121,6 +125,7 @@ impl Database {
             data,
             forward,
         });
+        database.catalog.write().aliases = aliases::read(&*database.disk, &database.data)?;
         database.open_collections()?;
         database.start_ticker()?;
         Ok(database)
@@ -222,15 +227,13 @@ impl Database {
     fn create_now(&self, new: NewCollection) -> Result<()> {
         let _changing = self.changing.lock();
         self.check_open()?;
-        let limits = SchemaLimits {
-            dimension_max: self.config.limits.dimension_max,
-            columns_max: self.config.limits.columns_max,
-        };
         let catalog_names = |name: &str| {
             let catalog = self.catalog.read();
-            catalog.open.contains_key(name) || catalog.unserved.contains_key(name)
+            catalog.open.contains_key(name)
+                || catalog.unserved.contains_key(name)
+                || catalog.aliases.contains_key(name)
         };
-        let schema = CollectionSchema::new(new, &limits, catalog_names)?;
+        let schema = CollectionSchema::new(new, &self.schema_limits(), catalog_names)?;
         check_indexes(&schema)?;
         let count = self.catalog.read().open.len() as u64;
         if count >= u64::from(self.config.limits.collections_max) {
@@ -254,7 +257,52 @@ impl Database {
         Ok(())
     }
 
-    /// Removes a collection and all its data.
+    fn schema_limits(&self) -> SchemaLimits {
+        SchemaLimits {
+            dimension_max: self.config.limits.dimension_max,
+            columns_max: self.config.limits.columns_max,
+        }
+    }
+
+    /// Changes what a collection is declared to hold. It is opened anew for that: meanwhile queries are
+    /// answered as before and writes are refused with [`Error::Altering`]; open scrolls are closed.
+    pub async fn alter_collection(
+        self: &Arc<Self>,
+        name: &str,
+        change: Alteration,
+    ) -> Result<Arc<Collection>> {
+        let database = self.clone();
+        let name = name.to_owned();
+        blocking(move || database.alter_now(&name, change)).await
+    }
+
+    fn alter_now(&self, name: &str, change: Alteration) -> Result<Arc<Collection>> {
+        let _changing = self.changing.lock();
+        let old = self.collection(name)?;
+        let schema = old.schema().altered(change, &self.schema_limits())?;
+        check_indexes(&schema)?;
+        if schema == *old.schema() {
+            return Ok(old);
+        }
+        let name = schema.name.clone();
+        old.redeclare(schema)?;
+        let opened = self.open_collection(old.folder());
+        let mut catalog = self.catalog.write();
+        match &opened {
+            Ok(altered) => {
+                tracing::info!(collection = name, "collection altered");
+                catalog.open.insert(name, altered.clone());
+            }
+            Err(error) => {
+                tracing::error!(collection = name, %error, "altered collection not served");
+                catalog.open.remove(&name);
+                catalog.unserved.insert(name, error.to_string());
+            }
+        }
+        opened
+    }
+
+    /// Removes a collection and all its data, and its aliases.
     pub async fn drop_collection(self: &Arc<Self>, name: &str) -> Result<()> {
         let database = self.clone();
         let name = name.to_owned();
@@ -264,6 +312,13 @@ impl Database {
     fn drop_now(&self, name: &str) -> Result<()> {
         let _changing = self.changing.lock();
         let collection = self.collection(name)?;
+        if collection.schema().name != name {
+            let detail = format!(
+                "{name:?} is an alias of collection {:?}; name the collection to drop it",
+                collection.schema().name
+            );
+            return Err(Error::InvalidArgument { detail });
+        }
         let folder = collection.folder().to_path_buf();
         let dropped = folder.with_extension("dropped");
         collection.retire();
@@ -272,6 +327,9 @@ impl Database {
             self.disk.sync_dir(parent)?;
         }
         self.catalog.write().open.remove(name);
+        if let Err(error) = self.drop_aliases_of(name) {
+            tracing::warn!(%error, "aliases of a dropped collection not removed");
+        }
         self.forward.drop_tree(&collection.schema().uuid);
         if let Err(error) = self.disk.remove_dir(&dropped) {
             tracing::warn!(%error, "dropped collection not removed; the next start removes it");
@@ -280,10 +338,11 @@ impl Database {
         Ok(())
     }
 
-    /// An open collection.
+    /// An open collection, by its name or an alias.
     pub fn collection(&self, name: &str) -> Result<Arc<Collection>> {
         self.check_open()?;
         let catalog = self.catalog.read();
+        let name = catalog.aliases.get(name).map_or(name, String::as_str);
         if let Some(collection) = catalog.open.get(name) {
             return Ok(collection.clone());
         }

@@ -59,6 +59,7 @@ pub fn verify(data: &Path) -> Result<VerifyReport> {
     } else {
         report.faults.push(format!("{} has no VERSION file", data.display()));
     }
+    report.faults.extend(super::aliases::read(&*disk, data).err().map(|e| e.to_string()));
     let root = data.join("collections");
     for name in disk.list(&root)? {
         let folder = root.join(&name);

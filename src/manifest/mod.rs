@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::schema::{CollectionSchema, LsnContext, RecallCurve};
-use crate::storage::{Directory, replace_file};
+use crate::storage::{Directory, checked_line, replace_file, with_checksum};
 
 /// The format this code writes; it reads no other.
 pub const FORMAT: u32 = 1;
@@ -165,8 +165,7 @@ impl Manifest {
     pub fn write(&self, disk: &dyn Directory, folder: &Path) -> Result<()> {
         let json = serde_json::to_string(self)
             .map_err(|e| Error::internal(format!("the manifest cannot be written as JSON: {e}")))?;
-        let content = format!("{json}\ncrc32c={:08x}\n", crc32c::crc32c(json.as_bytes()));
-        replace_file(disk, &path(folder, self.number), content.as_bytes())?;
+        replace_file(disk, &path(folder, self.number), with_checksum(&json).as_bytes())?;
         for older in numbers(disk, folder)?.into_iter().filter(|n| *n < self.number) {
             if let Err(error) = disk.remove_file(&path(folder, older)) {
                 tracing::warn!(%error, "older manifest not removed");
@@ -192,12 +191,7 @@ impl Manifest {
 }
 
 fn parse(bytes: &[u8]) -> std::result::Result<Manifest, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
-    let (json, rest) = text.split_once('\n').ok_or("cut short")?;
-    let expected = format!("crc32c={:08x}\n", crc32c::crc32c(json.as_bytes()));
-    if rest != expected {
-        return Err(format!("the checksum line is {rest:?}, the content needs {expected:?}"));
-    }
+    let json = checked_line(bytes)?;
     // The format is looked at before anything else is: a newer one may hold anything.
     let value: serde_json::Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
     let format = value.get("format").and_then(serde_json::Value::as_u64);
@@ -233,6 +227,10 @@ mod tests {
             uuid: "0".repeat(32),
             max_docs_per_segment: u64::MAX,
             forward_columns: vec!["image_path".into()],
+            forward_kinds: Default::default(),
+            ttl: None,
+            versions: false,
+            write_times: false,
             columns: Vec::new(),
             repository: None,
         };

@@ -65,10 +65,7 @@ impl SegmentRef<'_> {
     pub fn forward(&self, row: u32) -> ForwardRow {
         match self {
             SegmentRef::Sealed(sealed) => sealed.forward(row),
-            SegmentRef::Growing(view) => {
-                let found = view.locate(row).and_then(|(block, at)| block.forward.get(at));
-                found.cloned().unwrap_or_default()
-            }
+            SegmentRef::Growing(view) => view.forward(row),
         }
     }
 }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::collection::{CollectionSchema, VectorColumn};
-use super::types::{Change, Document, ElementType, LsnContext, Operation, Row, Value};
+use super::types::{Change, Condition, Document, ElementType, LsnContext, Operation, Row, Value};
 use super::vector_text;
 use crate::error::{Error, Result};
 
@@ -43,6 +43,8 @@ pub struct RawRow {
     pub vectors: Vec<RawVector>,
     /// The LSN, where one was sent.
     pub lsn: Option<LsnContext>,
+    /// What must hold of the row that the key has.
+    pub condition: Option<Condition>,
 }
 
 /// One vector before any check.
@@ -63,8 +65,8 @@ struct Mapping<'a> {
 }
 
 impl CollectionSchema {
-    /// Checks a whole write request and turns it into rows.
-    pub fn check_write(&self, mut raw: RawWrite) -> Result<Vec<Row>> {
+    /// Checks a whole write request, made at `now` (milliseconds since 1970), and turns it into rows.
+    pub fn check_write(&self, mut raw: RawWrite, now: i64) -> Result<Vec<Row>> {
         let raw_rows = std::mem::take(&mut raw.rows);
         if raw_rows.is_empty() {
             return Err(invalid("the request has no rows"));
@@ -75,7 +77,7 @@ impl CollectionSchema {
         }
         let mut rows = Vec::with_capacity(raw_rows.len());
         for (position, row) in raw_rows.into_iter().enumerate() {
-            rows.push(self.check_row(position, row, &mapping)?);
+            rows.push(self.check_row(position, row, &mapping, now)?);
         }
         Ok(rows)
     }
@@ -122,25 +124,40 @@ impl CollectionSchema {
             if forward.contains(&position) {
                 return Err(invalid(format!("forward column {name:?} is named twice")));
             }
+            if self.is_filled_by_server(name) {
+                return Err(invalid(format!("forward column {name:?} is filled by the server")));
+            }
             forward.push(position);
         }
         Ok(Mapping { forward, vectors })
     }
 
-    fn check_row(&self, position: usize, raw: RawRow, mapping: &Mapping<'_>) -> Result<Row> {
+    fn check_row(
+        &self,
+        position: usize,
+        raw: RawRow,
+        mapping: &Mapping<'_>,
+        now: i64,
+    ) -> Result<Row> {
         let lsn = match (self.follows_repository(), raw.lsn) {
             (true, None) => return Err(Error::EmptyLsnContext { row: position }),
             (true, lsn) => lsn,
             (false, _) => None,
         };
+        if matches!(raw.condition, Some(Condition::Version(_))) && !self.versions {
+            return Err(invalid(format!(
+                "row {position} names a version; the collection was created without versions"
+            )));
+        }
         let change = match raw.operation {
-            Operation::Delete => Change::Delete,
-            Operation::Insert => {
-                Change::Insert(self.check_document(position, raw.vectors, raw.forward, mapping)?)
-            }
-            Operation::Update => {
-                Change::Update(self.check_document(position, raw.vectors, raw.forward, mapping)?)
-            }
+            Operation::Delete => None,
+            _ => Some(self.check_document(position, raw.vectors, raw.forward, mapping, now)?),
+        };
+        let change = match (raw.operation, change) {
+            (Operation::Insert, Some(document)) => Change::Insert(document),
+            (Operation::Update, Some(document)) => Change::Update(document),
+            (Operation::Upsert, Some(document)) => Change::Upsert(document),
+            (Operation::Delete, _) | (_, None) => Change::Delete,
         };
         if raw.key == u64::MAX {
             return Err(Error::InvalidArgument {
@@ -150,7 +167,7 @@ impl CollectionSchema {
                 ),
             });
         }
-        Ok(Row { key: raw.key, change, lsn })
+        Ok(Row { key: raw.key, change, lsn, condition: raw.condition })
     }
 
     fn check_document(
@@ -159,6 +176,7 @@ impl CollectionSchema {
         raw_vectors: Vec<RawVector>,
         raw_forward: Vec<Option<Value>>,
         mapping: &Mapping<'_>,
+        now: i64,
     ) -> Result<Document> {
         let mut vectors: Box<[Option<Bytes>]> = vec![None; self.columns.len()].into();
         for (raw, (target, column, meta)) in raw_vectors.into_iter().zip(&mapping.vectors) {
@@ -167,12 +185,32 @@ impl CollectionSchema {
         let mut forward: Vec<Option<Value>> = vec![None; self.forward_columns.len()];
         for (value, target) in raw_forward.into_iter().zip(&mapping.forward) {
             // A copy: a few bytes kept must not keep the whole message they came in.
-            forward[*target] = match value {
+            let value = match value {
                 Some(Value::Bytes(bytes)) => Some(Value::Bytes(Bytes::copy_from_slice(&bytes))),
                 other => other,
             };
+            let value = value.map(|value| self.check_value(position, *target, value));
+            forward[*target] = value.transpose()?;
+        }
+        if let Some(target) = self.write_time_position() {
+            forward[target] = Some(Value::Int64(now));
         }
         Ok(Document { vectors, forward: forward.into() })
+    }
+}
+
+impl CollectionSchema {
+    /// A forward value as one of the kind that its column is declared to have.
+    fn check_value(&self, row: usize, column: usize, value: Value) -> Result<Value> {
+        let name = &self.forward_columns[column];
+        let Some(kind) = self.forward_kinds.get(name) else { return Ok(value) };
+        kind.convert(value).map_err(|value| {
+            invalid(format!(
+                "row {row}: forward column {name:?} is {}, the value is {}",
+                kind.name(),
+                value.describe()
+            ))
+        })
     }
 }
 

@@ -1,12 +1,13 @@
 //! What a collection is declared to hold, and the checks a declaration passes, in the order that
 //! Proxima BE 0.2 makes them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::evolution::{Alteration, NewForwardColumn, NewTtl, Ttl};
 use super::index_kind::{IndexKind, Params};
-use super::types::{Document, ElementType, Metric};
+use super::types::{Document, ElementType, Metric, ValueKind};
 use crate::error::{Error, RepositoryFault, Result};
 
 /// Longest collection, column or forward name, in bytes.
@@ -29,9 +30,13 @@ pub struct NewCollection {
     /// Rows after which a segment is sealed; 0 lets the server decide.
     pub max_docs_per_segment: u64,
     /// The forward columns in order.
-    pub forward_columns: Vec<String>,
+    pub forward_columns: Vec<NewForwardColumn>,
     /// The index columns in order.
     pub columns: Vec<NewColumn>,
+    /// When rows expire; `None` for never.
+    pub ttl: Option<NewTtl>,
+    /// Gives each row a version.
+    pub versions: bool,
     /// Present for collections that follow a repository.
     pub repository: Option<NewRepository>,
 }
@@ -131,8 +136,20 @@ pub struct CollectionSchema {
     pub uuid: String,
     /// Rows after which a segment is sealed; `u64::MAX` lets the server decide.
     pub max_docs_per_segment: u64,
-    /// The forward columns in order.
+    /// The forward columns in order; those added later are the last.
     pub forward_columns: Vec<String>,
+    /// The kinds of the forward columns that were declared with one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub forward_kinds: BTreeMap<String, ValueKind>,
+    /// When rows expire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Ttl>,
+    /// The server fills [`VERSION_COLUMN`](super::VERSION_COLUMN).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub versions: bool,
+    /// The server fills [`WRITE_TIME_COLUMN`](super::WRITE_TIME_COLUMN).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub write_times: bool,
     /// The index columns in order of declaration.
     pub columns: Vec<VectorColumn>,
     /// Present for collections that follow a repository.
@@ -181,19 +198,27 @@ impl CollectionSchema {
         let repository = declared.repository.map(check_repository).transpose()?;
         let columns =
             declared.columns.into_iter().map(|c| check_column(c, limits)).collect::<Result<_>>()?;
-        let schema = CollectionSchema {
+        let mut schema = CollectionSchema {
             name: declared.name,
             uuid: uuid::Uuid::new_v4().simple().to_string(),
             max_docs_per_segment: match declared.max_docs_per_segment {
                 0 => u64::MAX,
                 rows => rows,
             },
-            forward_columns: declared.forward_columns,
+            forward_columns: Vec::new(),
+            forward_kinds: BTreeMap::new(),
+            ttl: None,
+            versions: false,
+            write_times: false,
             columns,
             repository,
         };
-        schema.check_names(limits)?;
-        Ok(schema)
+        if declared.versions {
+            schema.add_versions();
+        }
+        let add_forwards = declared.forward_columns;
+        let ttl = declared.ttl.map(Some);
+        schema.altered(Alteration { add_forwards, ttl, ..Alteration::default() }, limits)
     }
 
     /// Position of the index column of that name.
@@ -207,11 +232,11 @@ impl CollectionSchema {
     }
 
     /// True when a document has a vector of the right length, or none, for every index column, and a
-    /// value, or none, for every forward column.
+    /// value, or none, for every forward column. Documents from before a column was added have fewer.
     pub fn fits(&self, document: &Document) -> bool {
         let vectors = self.columns.iter().zip(&document.vectors);
         document.vectors.len() == self.columns.len()
-            && document.forward.len() == self.forward_columns.len()
+            && document.forward.len() <= self.forward_columns.len()
             && vectors.into_iter().all(|(column, vector)| {
                 vector.as_ref().is_none_or(|v| Some(v.len()) == column.vector_bytes())
             })
@@ -219,7 +244,7 @@ impl CollectionSchema {
 
     /// The safety checks the original leaves out: names that could be taken for paths or lists,
     /// repeated names, and counts.
-    fn check_names(&self, limits: &SchemaLimits) -> Result<()> {
+    pub(super) fn check_names(&self, limits: &SchemaLimits) -> Result<()> {
         check_name("collection", &self.name)?;
         let counts = [
             ("number of index columns", self.columns.len()),
@@ -260,6 +285,10 @@ impl CollectionSchema {
     }
 }
 
+fn is_false(truth: &bool) -> bool {
+    !truth
+}
+
 fn repeated(what: &'static str, name: &str) -> Error {
     Error::InvalidName { what, name: shorten(name), reason: "it is declared twice" }
 }
@@ -271,7 +300,7 @@ pub(super) fn shorten(name: &str) -> String {
 
 /// Names never become paths here; names that look like paths are refused all the same, so that no
 /// tool that reads them later can be led astray.
-fn check_name(what: &'static str, name: &str) -> Result<()> {
+pub fn check_name(what: &'static str, name: &str) -> Result<()> {
     let reason = if name.is_empty() {
         "it is empty"
     } else if name.len() > NAME_BYTES_MAX {

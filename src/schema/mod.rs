@@ -5,6 +5,7 @@ mod check;
 mod collection;
 mod effort;
 pub mod encoding;
+mod evolution;
 mod factory;
 mod floats;
 mod index_kind;
@@ -16,13 +17,15 @@ mod vector_text;
 pub use check::{RawRow, RawVector, RawVectorMeta, RawWrite};
 pub use collection::{
     CollectionSchema, DeclaredType, NewCollection, NewColumn, NewRepository, Repository,
-    SchemaLimits, VectorColumn,
+    SchemaLimits, VectorColumn, check_name,
 };
 pub use effort::{Effort, RECALL_TARGET, REFINE_K, Reach, RecallCurve, RecallPoint};
+pub use evolution::{Alteration, NewForwardColumn, NewTtl, Ttl, VERSION_COLUMN, WRITE_TIME_COLUMN};
 pub use floats::decode_floats;
 pub use index_kind::{EffortParam, IndexKind, ListRows, Recipe};
 pub use query::{ForwardChoice, KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
 pub use search::SearchParams;
 pub use types::{
-    Change, Document, ElementType, ForwardRow, LsnContext, Metric, Operation, Row, Value,
+    Change, Condition, Document, ElementType, ForwardRow, LsnContext, Metric, Operation, Row,
+    RowTest, Value, ValueKind,
 };

@@ -129,7 +129,134 @@ pub enum Value {
     Double(f64),
 }
 
+/// The kind of a forward value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueKind {
+    /// Raw bytes.
+    Bytes,
+    /// UTF-8 text.
+    String,
+    /// A truth value.
+    Bool,
+    /// A 32-bit signed integer.
+    Int32,
+    /// A 64-bit signed integer.
+    Int64,
+    /// A 32-bit unsigned integer.
+    UInt32,
+    /// A 64-bit unsigned integer.
+    UInt64,
+    /// A 32-bit float.
+    Float,
+    /// A 64-bit float.
+    Double,
+}
+
+impl ValueKind {
+    /// Every kind with the name that users know it by.
+    pub const ALL: [(&'static str, ValueKind); 9] = [
+        ("bytes", ValueKind::Bytes),
+        ("string", ValueKind::String),
+        ("bool", ValueKind::Bool),
+        ("int32", ValueKind::Int32),
+        ("int64", ValueKind::Int64),
+        ("uint32", ValueKind::UInt32),
+        ("uint64", ValueKind::UInt64),
+        ("float", ValueKind::Float),
+        ("double", ValueKind::Double),
+    ];
+
+    /// The name that users know it by.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].0
+    }
+
+    /// The value as one of this kind: as it is, or a number that stays exactly the same number.
+    pub fn convert(self, value: Value) -> std::result::Result<Value, Value> {
+        if value.kind() == self {
+            return Ok(value);
+        }
+        let converted = match (value.integer(), value.float()) {
+            (Some(number), _) => match self {
+                ValueKind::Int32 => i32::try_from(number).ok().map(Value::Int32),
+                ValueKind::Int64 => i64::try_from(number).ok().map(Value::Int64),
+                ValueKind::UInt32 => u32::try_from(number).ok().map(Value::UInt32),
+                ValueKind::UInt64 => u64::try_from(number).ok().map(Value::UInt64),
+                ValueKind::Float => {
+                    Some(number as f32).filter(|n| *n as i128 == number).map(Value::Float)
+                }
+                ValueKind::Double => {
+                    Some(number as f64).filter(|n| *n as i128 == number).map(Value::Double)
+                }
+                ValueKind::Bytes | ValueKind::String | ValueKind::Bool => None,
+            },
+            (None, Some(number)) => match self {
+                ValueKind::Double => Some(Value::Double(number)),
+                ValueKind::Float => {
+                    let is_same = f64::from(number as f32) == number || number.is_nan();
+                    is_same.then_some(Value::Float(number as f32))
+                }
+                _ => None,
+            },
+            (None, None) => None,
+        };
+        converted.ok_or(value)
+    }
+}
+
 impl Value {
+    /// The kind.
+    pub fn kind(&self) -> ValueKind {
+        match self {
+            Value::Bytes(_) => ValueKind::Bytes,
+            Value::String(_) => ValueKind::String,
+            Value::Bool(_) => ValueKind::Bool,
+            Value::Int32(_) => ValueKind::Int32,
+            Value::Int64(_) => ValueKind::Int64,
+            Value::UInt32(_) => ValueKind::UInt32,
+            Value::UInt64(_) => ValueKind::UInt64,
+            Value::Float(_) => ValueKind::Float,
+            Value::Double(_) => ValueKind::Double,
+        }
+    }
+
+    /// The value with its kind, for an error: texts are cut short.
+    pub fn describe(&self) -> String {
+        let kind = self.kind().name();
+        match self {
+            Value::Bytes(bytes) => format!("{} {kind}", bytes.len()),
+            Value::String(text) => {
+                format!("{kind} {:?}", text.chars().take(64).collect::<String>())
+            }
+            Value::Bool(truth) => format!("{kind} {truth}"),
+            _ => match (self.integer(), self.float()) {
+                (Some(number), _) => format!("{kind} {number}"),
+                (_, number) => format!("{kind} {}", number.unwrap_or(f64::NAN)),
+            },
+        }
+    }
+
+    /// The number, of the four kinds of integers.
+    pub fn integer(&self) -> Option<i128> {
+        match self {
+            Value::Int32(number) => Some((*number).into()),
+            Value::Int64(number) => Some((*number).into()),
+            Value::UInt32(number) => Some((*number).into()),
+            Value::UInt64(number) => Some((*number).into()),
+            _ => None,
+        }
+    }
+
+    /// The number, of the two kinds of floats.
+    pub fn float(&self) -> Option<f64> {
+        match self {
+            Value::Float(number) => Some((*number).into()),
+            Value::Double(number) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// Bytes of the value itself, without tags and lengths.
     pub fn payload_bytes(&self) -> usize {
         match self {
@@ -161,6 +288,8 @@ pub enum Operation {
     Insert,
     /// Replace the whole row of a key that must exist.
     Update,
+    /// Add a row, or replace the one that the key has.
+    Upsert,
     /// Remove the row of a key that must exist.
     Delete,
 }
@@ -192,8 +321,35 @@ pub enum Change {
     Insert(Document),
     /// Replace the document; the key must exist.
     Update(Document),
+    /// Add the document, or replace the one there is.
+    Upsert(Document),
     /// Remove the key, which must exist.
     Delete,
+}
+
+/// Says whether a row is one of those meant.
+pub trait RowTest: Send + Sync + std::fmt::Debug {
+    /// True for a row that is meant. `forward` may have fewer values than there are columns.
+    fn is_met(&self, key: u64, forward: &[Option<Value>]) -> bool;
+}
+
+/// What must hold of the row that a key has for a change of it to be made.
+#[derive(Debug, Clone)]
+pub enum Condition {
+    /// Its version is this one.
+    Version(u64),
+    /// It passes a test.
+    Test(Arc<dyn RowTest>),
+}
+
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Condition::Version(one), Condition::Version(other)) => one == other,
+            (Condition::Test(one), Condition::Test(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
 }
 
 /// One row of a write request that passed every check that needs no state.
@@ -205,4 +361,6 @@ pub struct Row {
     pub change: Change,
     /// Present exactly in repository collections.
     pub lsn: Option<LsnContext>,
+    /// What must hold of the row that the key has.
+    pub condition: Option<Condition>,
 }

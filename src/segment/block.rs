@@ -3,6 +3,8 @@
 
 use arrow_buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 
+use crate::schema::ForwardRow;
+
 /// The vectors of one index column for a run of rows.
 #[derive(Debug, Clone)]
 pub struct ColumnBlock {
@@ -39,6 +41,17 @@ impl ColumnBlock {
             Some(present) => present.count_set_bits(),
         }
     }
+}
+
+/// A row's forward values as one for each of so many columns: what was written before the last of them
+/// were added has fewer.
+pub fn complete(forward: ForwardRow, columns: usize) -> ForwardRow {
+    if forward.len() >= columns {
+        return forward;
+    }
+    let mut forward = forward.to_vec();
+    forward.resize(columns, None);
+    forward.into()
 }
 
 /// Everything but forward values and delete marks for a run of rows.

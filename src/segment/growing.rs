@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, ScalarBuffer};
 
-use super::block::{ColumnBlock, Rows};
+use super::block::{ColumnBlock, Rows, complete};
 use super::tombstones::{LIVE, Tombstones};
 use crate::manifest::Inserted;
 use crate::schema::{CollectionSchema, Document, ForwardRow, LsnContext, Value};
@@ -53,6 +53,12 @@ impl GrowingView {
         (place < block.rows.len()).then_some((block, place))
     }
 
+    /// The forward values of a row.
+    pub fn forward(&self, row: u32) -> ForwardRow {
+        let found = self.locate(row).and_then(|(block, at)| block.forward.get(at));
+        found.cloned().unwrap_or_default()
+    }
+
     /// The delete mark of a row.
     pub fn mark(&self, row: u32) -> u64 {
         self.locate(row).map_or(0, |(block, place)| block.tombstones.mark(place as u32))
@@ -69,6 +75,7 @@ impl GrowingView {
 pub struct Growing {
     space: u32,
     vector_bytes: Vec<usize>,
+    forward_columns: usize,
     with_lsns: bool,
     blocks: Vec<Arc<Block>>,
     open: OpenBlock,
@@ -103,6 +110,7 @@ impl Growing {
         Growing {
             space,
             vector_bytes,
+            forward_columns: schema.forward_columns.len(),
             with_lsns: schema.follows_repository(),
             blocks: Vec::new(),
             open,
@@ -140,7 +148,7 @@ impl Growing {
         open.keys.push(key);
         open.marks.push(LIVE);
         open.lsns.push(lsn.map_or(0, |l| l.lsn));
-        open.forward.push(document.forward.clone());
+        open.forward.push(complete(document.forward.clone(), self.forward_columns));
         let mut bytes = 48;
         for (position, column) in open.columns.iter_mut().enumerate() {
             let width = self.vector_bytes[position];
@@ -191,6 +199,17 @@ impl Growing {
             let lsns = block.rows.lsns.as_ref();
             lsns.and_then(|l| l.get((row - block.first_row) as usize).copied()).unwrap_or(0)
         })
+    }
+
+    /// The forward values of a row.
+    pub fn forward(&self, row: u32) -> ForwardRow {
+        if let Some(place) = row.checked_sub(self.open.first_row) {
+            return self.open.forward.get(place as usize).cloned().unwrap_or_default();
+        }
+        let after = self.blocks.partition_point(|block| block.first_row <= row);
+        let block = after.checked_sub(1).and_then(|at| self.blocks.get(at));
+        let found = block.and_then(|block| block.forward.get((row - block.first_row) as usize));
+        found.cloned().unwrap_or_default()
     }
 
     /// Closes the open block and hands out everything appended so far.

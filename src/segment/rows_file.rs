@@ -365,11 +365,14 @@ impl RowsFile {
         if format != Some(FORMAT) {
             return Err(damaged(format!("format {format:?} is not {FORMAT}, the one known here")));
         }
-        if kinds.len() != schema.forward_columns.len()
+        // A file from before a forward column was added has fewer.
+        if kinds.len() > schema.forward_columns.len()
             || arrow_schema(schema, &kinds).fields() != file_schema.fields()
         {
             return Err(damaged("the columns are not those of the collection".into()));
         }
+        let mut kinds = kinds;
+        kinds.resize(schema.forward_columns.len(), KindSet::default());
         let mut file = RowsFile { batches: Vec::new(), kinds, rows: 0 };
         let last = batches.len().saturating_sub(1);
         for (position, batch) in batches.iter().enumerate() {
@@ -437,7 +440,8 @@ fn split_batch(batch: &RecordBatch, first_row: u32, schema: &CollectionSchema) -
     for column in &schema.columns {
         vectors.push(column_block(columns.next()?, column, rows)?);
     }
-    let forward = columns.cloned().collect();
+    let mut forward: Vec<ArrayRef> = columns.cloned().collect();
+    forward.resize_with(schema.forward_columns.len(), || Arc::new(NullArray::new(rows)));
     Some(Batch { first_row, rows: Rows { keys, lsns, columns: vectors }, forward })
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::block::complete;
 use super::column_index::ColumnIndex;
 use super::column_vectors::ColumnVectors;
 use super::forward_store::{ForwardTree, StoredSegment};
@@ -254,7 +255,7 @@ impl Sealed {
             return ForwardRow::default();
         }
         let stored = match self.is_stored.load(Ordering::Acquire) {
-            true => self.forward.get(self.id, row),
+            true => self.forward.get(self.id, row).map(|row| complete(row, self.rows.kinds.len())),
             false => None,
         };
         stored.unwrap_or_else(|| self.filed_forward(row))

@@ -182,6 +182,17 @@ async fn stop_health(health: &mut HealthReporter) {
     }
 }
 
+/// Creating and dropping go on when the caller hangs up: half a folder is nobody's wish. (Writes
+/// see to that themselves.)
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Error::internal(error.to_string())),
+    }
+}
+
 fn http_failed(error: tokio::task::JoinError) -> Error {
     Error::internal(format!("the HTTP server ended: {error}"))
 }
@@ -217,5 +228,28 @@ impl Phases {
     /// Waits for a phase; a server that is gone has passed all of them.
     async fn reached(&mut self, phase: Phase) {
         let _ = self.0.wait_for(|now| *now >= phase).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn creating_goes_on_when_the_caller_hangs_up() {
+        let (started, has_started) = tokio::sync::oneshot::channel();
+        let (resume, may_resume) = tokio::sync::oneshot::channel();
+        let (finished, has_finished) = tokio::sync::oneshot::channel();
+        let call = tokio::spawn(to_the_end(async move {
+            let _ = started.send(());
+            let _ = may_resume.await;
+            let _ = finished.send(());
+            Ok(())
+        }));
+        has_started.await.expect("the work starts");
+        call.abort();
+        assert!(call.await.is_err());
+        resume.send(()).expect("the work still waits");
+        has_finished.await.expect("the work ends by itself");
     }
 }

@@ -1,14 +1,12 @@
 //! The calls of Proxima BE 0.2: convert, call, convert. Application errors travel in the reply's
 //! body, never as gRPC errors.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tonic::{Request, Response};
 
 use super::convert::{self, Timeline};
-use super::limits;
 use super::proto::proxima::proxima_service_server::ProximaService;
 use super::proto::proxima::{
     CollectionConfig, CollectionName, DescribeCollectionResponse, GetDocumentRequest,
@@ -17,6 +15,7 @@ use super::proto::proxima::{
     query_response,
 };
 use super::status::{self, DETAIL_KEY, Refusal};
+use super::{limits, to_the_end};
 use crate::collection::Collection;
 use crate::config::LimitsConfig;
 use crate::database::Database;
@@ -200,15 +199,6 @@ fn answer<T, M>(
     response
 }
 
-/// Creating and dropping go on when the caller hangs up: half a folder is nobody's wish. (Writes
-/// see to that themselves.)
-async fn to_the_end(work: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
-    match tokio::spawn(work).await {
-        Ok(outcome) => outcome,
-        Err(error) => Err(Error::internal(error.to_string())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,23 +218,5 @@ mod tests {
         let response = answer("test", Ok::<_, Error>(7), |status, result| (status, result));
         assert!(response.metadata().is_empty());
         assert_eq!(response.into_inner(), (status::success(), Some(7)));
-    }
-
-    #[tokio::test]
-    async fn creating_goes_on_when_the_caller_hangs_up() {
-        let (started, has_started) = tokio::sync::oneshot::channel();
-        let (resume, may_resume) = tokio::sync::oneshot::channel();
-        let (finished, has_finished) = tokio::sync::oneshot::channel();
-        let call = tokio::spawn(to_the_end(async move {
-            let _ = started.send(());
-            let _ = may_resume.await;
-            let _ = finished.send(());
-            Ok(())
-        }));
-        has_started.await.expect("the work starts");
-        call.abort();
-        assert!(call.await.is_err());
-        resume.send(()).expect("the work still waits");
-        has_finished.await.expect("the work ends by itself");
     }
 }

@@ -91,6 +91,7 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::DuplicateCollection { .. } => (4000, Fixed("Duplicate Collection")),
         Error::CollectionNotFound { .. } => (4002, Fixed("Collection Not Exist")),
         Error::ColumnNotFound { .. } => (4003, Fixed("Column Not Exist")),
+        Error::AliasNotFound { .. } => (4002, Fixed("Collection Not Exist")),
         Error::InvalidDataType { .. } => (2015, Fixed("Invalid Data Type")),
         Error::UndefinedIndexType { .. } => (1000, Fixed("")),
         Error::InvalidColumn { .. } => (1004, Fixed("Config Error")),
@@ -116,6 +117,7 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::ScrollGone => (1002, Detailed("Status Error")),
         Error::OutOfMemory { .. } => (1010, Detailed("Exceed Limit")),
         Error::Busy { .. } => (4008, Detailed("Exceed Rate Limit")),
+        Error::Altering { .. } => (4005, Fixed("Collection Is Suspended")),
         Error::Stopping => (1014, Detailed("Visit Stopped Service")),
         Error::Io { .. } => (1009, Detailed("Write Data Error")),
         Error::Damaged { .. } => (1008, Detailed("Read Data Error")),
@@ -131,7 +133,9 @@ fn proxima_row_code(error: RowError) -> (i32, Reason) {
     match error {
         RowError::DuplicateKey => (4001, Fixed("Duplicate Key")),
         RowError::KeyNotFound => (4004, Fixed("Key Not Exist")),
-        RowError::StaleLsn => (2009, Detailed("Invalid Record")),
+        RowError::StaleLsn | RowError::OtherVersion { .. } | RowError::ConditionFailed => {
+            (2009, Detailed("Invalid Record"))
+        }
     }
 }
 
@@ -156,7 +160,9 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         | Error::NotFinite { .. }
         | Error::InvalidQuery { .. }
         | Error::InvalidArgument { .. } => Code::InvalidArgument,
-        Error::CollectionNotFound { .. } | Error::ColumnNotFound { .. } => Code::NotFound,
+        Error::CollectionNotFound { .. }
+        | Error::ColumnNotFound { .. }
+        | Error::AliasNotFound { .. } => Code::NotFound,
         Error::DuplicateCollection { .. } => Code::AlreadyExists,
         Error::LimitExceeded { .. } => Code::OutOfRange,
         Error::Busy { .. } | Error::OutOfMemory { .. } => Code::ResourceExhausted,
@@ -165,7 +171,7 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         | Error::ScrollGone
         | Error::Unserved { .. }
         | Error::Locked { .. } => Code::FailedPrecondition,
-        Error::Stopping => Code::Unavailable,
+        Error::Stopping | Error::Altering { .. } => Code::Unavailable,
         Error::Damaged { .. } => Code::DataLoss,
         Error::Io { .. } | Error::Internal { .. } => Code::Internal,
     }
@@ -183,6 +189,8 @@ pub(super) fn voisin_row_code(error: RowError) -> voisin_v1::RowFailureCode {
         RowError::DuplicateKey => voisin_v1::RowFailureCode::DuplicateKey,
         RowError::KeyNotFound => voisin_v1::RowFailureCode::KeyNotFound,
         RowError::StaleLsn => voisin_v1::RowFailureCode::StaleLsn,
+        RowError::OtherVersion { .. } => voisin_v1::RowFailureCode::OtherVersion,
+        RowError::ConditionFailed => voisin_v1::RowFailureCode::ConditionFailed,
     }
 }
 
@@ -235,6 +243,13 @@ mod tests {
                 InvalidArgument,
             ),
             (Error::EmptyColumns, -2002, Fixed("Empty Columns"), InvalidArgument),
+            (Error::AliasNotFound { alias: s() }, -4002, Fixed("Collection Not Exist"), NotFound),
+            (
+                Error::Altering { collection: s() },
+                -4005,
+                Fixed("Collection Is Suspended"),
+                Unavailable,
+            ),
             (Error::ScrollGone, -1002, Detailed("Status Error"), FailedPrecondition),
             (
                 Error::InvalidName { what: "collection", name: s(), reason: "r" },

@@ -4,6 +4,7 @@
 //! What is assumed of a disk: bytes written and then synced survive; a rename, creation or removal
 //! survives once its folder was synced; anything else may or may not survive, in any order.
 
+mod checked_line;
 mod checksum;
 mod real_disk;
 mod test_disk;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 
 use crate::error::Result;
 
+pub use checked_line::{checked_line, with_checksum};
 pub use checksum::ChecksumWriter;
 pub use real_disk::{FolderLock, RealDisk};
 pub use test_disk::{TestDisk, Unsynced};

@@ -90,6 +90,7 @@ pub fn row(key: u64, operation: Operation, version: u64) -> RawRow {
         forward: vec![Some(Value::UInt64(version))],
         vectors: vec![RawVector::Bytes(floats(&vector_of(key, version)))],
         lsn: None,
+        condition: None,
     }
 }
 

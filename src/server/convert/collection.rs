@@ -19,9 +19,10 @@ pub(in crate::server) fn new_collection(wire: proxima::CollectionConfig) -> NewC
     NewCollection {
         name: wire.collection_name,
         max_docs_per_segment: wire.max_docs_per_segment,
-        forward_columns: wire.forward_column_names,
+        forward_columns: wire.forward_column_names.into_iter().map(Into::into).collect(),
         columns: wire.index_column_params.into_iter().map(new_column).collect(),
         repository: wire.repository_config.map(new_repository),
+        ..NewCollection::default()
     }
 }
 

@@ -7,7 +7,8 @@ use super::super::status::{shorten, voisin_code, voisin_row_code};
 use crate::collection::WriteOutcome;
 use crate::error::{Error, Result};
 use crate::schema::{
-    ElementType, LsnContext, Operation, RawRow, RawVector, RawVectorMeta, RawWrite, Value,
+    Condition, ElementType, LsnContext, Operation, RawRow, RawVector, RawVectorMeta, RawWrite,
+    Value,
 };
 
 /// Turns columns into rows. Vectors stay where they lie in the message. The caller has bounded the
@@ -16,8 +17,9 @@ pub(in crate::server) fn columnar_write(request: wire::WriteRequest) -> Result<R
     let rows = request.keys.len();
     let operations = operations(&request)?;
     let mut lsns = lsns(request.lsns, rows)?.into_iter();
+    let mut conditions = conditions(&request.if_versions, &operations)?.into_iter();
     if operations.iter().all(|operation| *operation == Operation::Delete) {
-        return Ok(deletes(request.keys, lsns));
+        return Ok(deletes(request.keys, lsns, conditions));
     }
     let mut vectors = Vec::with_capacity(request.vectors.len());
     let mut vector_metas = Vec::with_capacity(request.vectors.len());
@@ -49,19 +51,25 @@ pub(in crate::server) fn columnar_write(request: wire::WriteRequest) -> Result<R
         forward: forwards.iter_mut().map(|column| column.next().and_then(value)).collect(),
         vectors: vectors.iter().map(|column| RawVector::Bytes(column.at(position))).collect(),
         lsn: lsns.next(),
+        condition: conditions.next().flatten(),
     };
     let rows = request.keys.into_iter().zip(operations).enumerate().map(row).collect();
     Ok(RawWrite { forward_names, vector_metas, rows })
 }
 
 /// Deletes are nothing but keys; columns sent with them have no meaning.
-fn deletes(keys: Vec<u64>, mut lsns: impl Iterator<Item = LsnContext>) -> RawWrite {
+fn deletes(
+    keys: Vec<u64>,
+    mut lsns: impl Iterator<Item = LsnContext>,
+    mut conditions: impl Iterator<Item = Option<Condition>>,
+) -> RawWrite {
     let row = |key| RawRow {
         key,
         operation: Operation::Delete,
         forward: Vec::new(),
         vectors: Vec::new(),
         lsn: lsns.next(),
+        condition: conditions.next().flatten(),
     };
     RawWrite { rows: keys.into_iter().map(row).collect(), ..RawWrite::default() }
 }
@@ -113,11 +121,31 @@ fn operations(request: &wire::WriteRequest) -> Result<Vec<Operation>> {
     request.operations.iter().map(|number| operation(*number)).collect()
 }
 
+/// The versions that rows must have to be changed.
+fn conditions(versions: &[u64], operations: &[Operation]) -> Result<Vec<Option<Condition>>> {
+    if !versions.is_empty() && versions.len() != operations.len() {
+        return Err(invalid(format!(
+            "there are {} if_versions for {} keys",
+            versions.len(),
+            operations.len()
+        )));
+    }
+    let condition = |(row, (version, operation)): (usize, (&u64, &Operation))| match version {
+        0 => Ok(None),
+        version if *operation == Operation::Insert => Err(invalid(format!(
+            "row {row} is an insert that names version {version}: its key has no row"
+        ))),
+        version => Ok(Some(Condition::Version(*version))),
+    };
+    versions.iter().zip(operations).enumerate().map(condition).collect()
+}
+
 fn operation(number: i32) -> Result<Operation> {
     match wire::Operation::try_from(number) {
         Ok(wire::Operation::Insert) => Ok(Operation::Insert),
         Ok(wire::Operation::Update) => Ok(Operation::Update),
         Ok(wire::Operation::Delete) => Ok(Operation::Delete),
+        Ok(wire::Operation::Upsert) => Ok(Operation::Upsert),
         Ok(wire::Operation::Unspecified) => Err(invalid("the operation is not set".to_owned())),
         Err(_) => Err(invalid(format!("operation {number} is unknown"))),
     }

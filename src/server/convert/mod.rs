@@ -4,6 +4,7 @@
 
 mod collection;
 mod columnar;
+mod native_collection;
 mod native_query;
 mod query;
 mod rows;
@@ -12,6 +13,7 @@ mod write;
 
 pub(super) use collection::{collection_info, collection_stats, new_collection};
 pub(super) use columnar::{acknowledge, columnar_write, refuse};
+pub(super) use native_collection::{alias_changes, alteration, declared, described};
 pub(super) use native_query::{native_query, query_reply};
 pub(super) use query::{Timeline, debug_info, document, knn_request, results};
 pub(super) use rows::{column_choice, rows};

@@ -45,7 +45,8 @@ pub(in crate::server) fn native_query(request: wire::QueryRequest) -> Result<Knn
     })
 }
 
-fn metric(number: i32) -> std::result::Result<Option<Metric>, String> {
+/// A metric by its number; `None` leaves it to the column, `Err` holds the words for none.
+pub(super) fn metric(number: i32) -> std::result::Result<Option<Metric>, String> {
     match wire::Metric::try_from(number) {
         Ok(wire::Metric::Unspecified) => Ok(None),
         Ok(wire::Metric::SquaredEuclidean) => Ok(Some(Metric::SquaredEuclidean)),
@@ -55,6 +56,18 @@ fn metric(number: i32) -> std::result::Result<Option<Metric>, String> {
         Ok(wire::Metric::Manhattan) => Ok(Some(Metric::Manhattan)),
         Ok(wire::Metric::Hamming) => Ok(Some(Metric::Hamming)),
         Err(_) => Err(format!("metric {number} is unknown")),
+    }
+}
+
+/// A metric as the wire has it.
+pub(super) fn wire_metric(metric: Metric) -> wire::Metric {
+    match metric {
+        Metric::SquaredEuclidean => wire::Metric::SquaredEuclidean,
+        Metric::Euclidean => wire::Metric::Euclidean,
+        Metric::InnerProduct => wire::Metric::InnerProduct,
+        Metric::Cosine => wire::Metric::Cosine,
+        Metric::Manhattan => wire::Metric::Manhattan,
+        Metric::Hamming => wire::Metric::Hamming,
     }
 }
 

@@ -34,6 +34,7 @@ fn raw_row(wire: Row) -> RawRow {
         forward: forward.into_iter().map(value).collect(),
         vectors: vectors.into_iter().map(raw_vector).collect(),
         lsn: wire.lsn_context.map(|lsn| LsnContext { lsn: lsn.lsn, context: lsn.context }),
+        condition: None,
     }
 }
 

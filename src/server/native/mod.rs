@@ -1,5 +1,6 @@
 //! The calls of our own contract, `voisin.v1`.
 
+mod collections;
 mod read;
 mod write_stream;
 
@@ -12,8 +13,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::proto::voisin_v1::voisin_server::Voisin;
 use super::proto::voisin_v1::{
-    CountReply, CountRequest, GetRequest, QueryReply, QueryRequest, ReadRequest, Rows, ScrollReply,
-    ScrollRequest, StatsReply, StatsRequest, WriteAck, WriteRequest,
+    AlterCollectionRequest, ChangeAliasesReply, ChangeAliasesRequest, CollectionInfo, CountReply,
+    CountRequest, CreateCollectionRequest, DescribeCollectionRequest, DropCollectionReply,
+    DropCollectionRequest, GetRequest, ListCollectionsReply, ListCollectionsRequest, QueryReply,
+    QueryRequest, ReadRequest, Rows, ScrollReply, ScrollRequest, StatsReply, StatsRequest,
+    WriteAck, WriteRequest,
 };
 use super::{Phases, convert, limits, status};
 use crate::config::LimitsConfig;
@@ -53,6 +57,53 @@ impl Voisin for Native {
     async fn query(&self, request: Request<QueryRequest>) -> Reply<QueryReply> {
         let started = Instant::now();
         answer("Query", search(&self.database, request.into_inner(), started).await)
+    }
+
+    async fn create_collection(
+        &self,
+        request: Request<CreateCollectionRequest>,
+    ) -> Reply<CollectionInfo> {
+        let database = Arc::clone(&self.database);
+        answer("CreateCollection", collections::create(database, request.into_inner()).await)
+    }
+
+    async fn describe_collection(
+        &self,
+        request: Request<DescribeCollectionRequest>,
+    ) -> Reply<CollectionInfo> {
+        let described = collections::describe(&self.database, &request.into_inner().name);
+        answer("DescribeCollection", described)
+    }
+
+    async fn list_collections(
+        &self,
+        _: Request<ListCollectionsRequest>,
+    ) -> Reply<ListCollectionsReply> {
+        answer("ListCollections", Ok(collections::list(&self.database)))
+    }
+
+    async fn alter_collection(
+        &self,
+        request: Request<AlterCollectionRequest>,
+    ) -> Reply<CollectionInfo> {
+        let database = Arc::clone(&self.database);
+        answer("AlterCollection", collections::alter(database, request.into_inner()).await)
+    }
+
+    async fn drop_collection(
+        &self,
+        request: Request<DropCollectionRequest>,
+    ) -> Reply<DropCollectionReply> {
+        let database = Arc::clone(&self.database);
+        answer("DropCollection", collections::drop_one(database, request.into_inner().name).await)
+    }
+
+    async fn change_aliases(
+        &self,
+        request: Request<ChangeAliasesRequest>,
+    ) -> Reply<ChangeAliasesReply> {
+        let database = Arc::clone(&self.database);
+        answer("ChangeAliases", collections::change_aliases(database, request.into_inner()).await)
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Reply<Rows> {
