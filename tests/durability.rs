@@ -10,8 +10,9 @@ use engine::{NAME, busy_config, contents, declaration, open, row, runtime, write
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use voisin::config::Durability;
+use voisin::database::AliasChange;
 use voisin::error::Error;
-use voisin::schema::Operation;
+use voisin::schema::{Alteration, Operation};
 use voisin::storage::{Directory, TestDisk, Unsynced};
 
 /// What a client knows of each key: the versions it may have. One entry where it was told, more
@@ -20,6 +21,9 @@ use voisin::storage::{Directory, TestDisk, Unsynced};
 struct Journal {
     keys: BTreeMap<u64, Vec<Option<u64>>>,
     acknowledged: u64,
+    /// Forward columns that were added, the first one included.
+    columns: usize,
+    has_alias: bool,
 }
 
 impl Journal {
@@ -58,7 +62,7 @@ impl Journal {
 /// Requests of a workload, unless the disk stops before.
 const TURNS: u64 = 60;
 
-/// Writes requests of inserts, updates and deletes until all are done or the disk stops.
+/// Writes requests of inserts, updates and deletes, adding columns now and then, until all are done or the disk stops.
 async fn workload(
     disk: &TestDisk,
     durability: Durability,
@@ -73,9 +77,22 @@ async fn workload(
         database.close();
         return;
     }
-    let collection = database.collection(NAME).unwrap();
+    let mut collection = database.collection(NAME).unwrap();
     let mut version = 0;
     for turn in 0..turns {
+        if turn % 17 == 9 {
+            // The declaration changes under the rows.
+            let name = format!("added {}", collection.schema().forward_columns.len());
+            let change = Alteration { add_forwards: vec![name.into()], ..Alteration::default() };
+            let Ok(altered) = database.alter_collection(NAME, change).await else { break };
+            collection = altered;
+            journal.columns = collection.schema().forward_columns.len();
+            let alias = AliasChange { alias: "other".into(), collection: Some(NAME.into()) };
+            if database.change_aliases(vec![alias]).await.is_err() {
+                break;
+            }
+            journal.has_alias = true;
+        }
         if turn % 12 == 11 {
             // Seals and merges now, so that their syncs are among those that fail.
             collection.settle();
@@ -112,13 +129,26 @@ async fn workload(
     database.close();
 }
 
-async fn found_after(disk: &TestDisk, durability: Durability) -> Option<Vec<(u64, u64)>> {
+async fn found_after(
+    disk: &TestDisk,
+    durability: Durability,
+    journal: &Journal,
+) -> Option<Vec<(u64, u64)>> {
     let database = open(disk, &busy_config(durability)).unwrap();
     assert_eq!(database.unserved(), [], "a crash may stop no collection");
     let found = match database.collection(NAME) {
-        Ok(collection) => Some(contents(&collection).await.unwrap()),
+        Ok(collection) => {
+            let columns = &collection.schema().forward_columns;
+            let added = (1..columns.len()).map(|number| format!("added {number}"));
+            assert!(columns[1..].iter().cloned().eq(added), "{columns:?}");
+            assert!(columns.len() >= journal.columns, "a column is lost: {columns:?}");
+            Some(contents(&collection).await.unwrap())
+        }
         Err(_) => None,
     };
+    let aliases = database.aliases();
+    assert!(aliases.is_empty() || aliases.get("other").is_some_and(|name| name == NAME));
+    assert!(!journal.has_alias || !aliases.is_empty(), "an alias is lost");
     database.close();
     found
 }
@@ -144,7 +174,7 @@ fn every_acknowledged_write_survives_a_disk_that_stops_at_any_sync() {
             let finished = !disk.has_stopped();
             for unsynced in [Unsynced::Lost, how_unsynced(nth)] {
                 let after = disk.after_power_cut(unsynced);
-                let found = found_after(&after, Durability::Power).await;
+                let found = found_after(&after, Durability::Power, &journal).await;
                 let when = format!("stopped at sync {nth}, unsynced bytes {unsynced:?}");
                 assert!(found.is_some() || journal.acknowledged == 0, "{when}: collection lost");
                 journal.check(&found.unwrap_or_default(), &when);
@@ -170,7 +200,7 @@ fn a_power_cut_tears_only_what_was_not_acknowledged() {
             disk.stop_at_sync(rng.random_range(1..120));
             workload(&disk, Durability::Power, 1_000 + round, TURNS, &mut journal).await;
             disk = disk.after_power_cut(how_unsynced(rng.random_range(0..300)));
-            let found = found_after(&disk, Durability::Power).await.unwrap_or_default();
+            let found = found_after(&disk, Durability::Power, &journal).await.unwrap_or_default();
             journal.check(&found, &format!("round {round}"));
             // What was open is settled now.
             let found: BTreeMap<u64, u64> = found.into_iter().collect();
@@ -195,7 +225,7 @@ fn a_power_cut_after_a_kill_loses_nothing_acknowledged() {
                 disk.stop_at_sync(nth);
                 workload(&disk, durability, nth, TURNS, &mut journal).await;
                 let killed = disk.after_kill();
-                let found = found_after(&killed, durability).await.unwrap_or_default();
+                let found = found_after(&killed, durability, &journal).await.unwrap_or_default();
                 let found: BTreeMap<u64, u64> = found.into_iter().collect();
                 for (key, versions) in &mut journal.keys {
                     *versions = vec![found.get(key).copied()];
@@ -204,7 +234,8 @@ fn a_power_cut_after_a_kill_loses_nothing_acknowledged() {
                 let mut second = journal.clone();
                 workload(&again, Durability::Power, 100 + nth, 3, &mut second).await;
                 let cut = again.after_power_cut(Unsynced::Lost);
-                let found = found_after(&cut, Durability::Power).await.unwrap_or_default();
+                let found =
+                    found_after(&cut, Durability::Power, &journal).await.unwrap_or_default();
                 second.check(&found, &format!("{durability:?}, stopped at sync {nth}"));
             }
         }
@@ -220,7 +251,7 @@ fn process_durability_survives_the_end_of_the_process() {
         for round in 0..10 {
             workload(&disk, Durability::Process, 2_000 + round, TURNS, &mut journal).await;
             disk = disk.after_kill();
-            let found = found_after(&disk, Durability::Process).await.unwrap();
+            let found = found_after(&disk, Durability::Process, &journal).await.unwrap();
             journal.check(&found, &format!("round {round}"));
         }
     });
@@ -235,10 +266,11 @@ fn process_durability_leaves_whole_rows_after_a_power_cut() {
         for nth in 0..30 {
             let disk = TestDisk::new();
             disk.stop_at_sync(5 + nth * 3);
-            workload(&disk, Durability::Process, nth, TURNS, &mut Journal::default()).await;
+            let mut journal = Journal::default();
+            workload(&disk, Durability::Process, nth, TURNS, &mut journal).await;
             let after = disk.after_power_cut(how_unsynced(nth));
-            // `contents` checks that each row is whole.
-            found_after(&after, Durability::Process).await;
+            // Each row is checked to be whole.
+            found_after(&after, Durability::Process, &journal).await;
         }
     });
 }

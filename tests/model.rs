@@ -17,8 +17,8 @@ use voisin::collection::Collection;
 use voisin::config::Durability;
 use voisin::error::RowError;
 use voisin::schema::{
-    ElementType, KnnRequest, Metric, NewCollection, Operation, RawQueryVectors, RawRow, RawVector,
-    RawVectorMeta, RawWrite,
+    Alteration, ElementType, KnnRequest, Metric, NewCollection, Operation, RawQueryVectors, RawRow,
+    RawVector, RawVectorMeta, RawWrite,
 };
 use voisin::storage::{TestDisk, Unsynced};
 
@@ -26,8 +26,12 @@ use voisin::storage::{TestDisk, Unsynced};
 #[derive(Debug, Clone)]
 enum Step {
     Write(Vec<(u64, Operation)>),
-    Restart { by_power_cut: bool },
+    Restart {
+        by_power_cut: bool,
+    },
     WaitForBackground,
+    /// A forward column is added.
+    Alter,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -41,6 +45,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         12 => proptest::collection::vec((0u64..120, operation), 1..40).prop_map(Step::Write),
         1 => any::<bool>().prop_map(|by_power_cut| Step::Restart { by_power_cut }),
         1 => Just(Step::WaitForBackground),
+        1 => Just(Step::Alter),
     ]
 }
 
@@ -94,6 +99,12 @@ async fn run_steps(steps: Vec<Step>) {
                 collection = database.collection(NAME).unwrap();
             }
             Step::WaitForBackground => collection.settle(),
+            Step::Alter => {
+                let name = format!("added {}", collection.schema().forward_columns.len());
+                let change =
+                    Alteration { add_forwards: vec![name.into()], ..Alteration::default() };
+                collection = database.alter_collection(NAME, change).await.unwrap();
+            }
         }
         let found = contents(&collection).await.unwrap();
         let expected: Vec<(u64, u64)> = model.iter().map(|(k, v)| (*k, *v)).collect();

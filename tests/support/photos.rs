@@ -37,7 +37,18 @@ pub struct Served {
 
 impl Served {
     pub async fn start(settings: &[(&str, &str)]) -> Served {
-        let folder = TempDir::new().expect("temp dir");
+        Served::open(TempDir::new().expect("temp dir"), settings).await
+    }
+
+    /// The same folder, served by another process.
+    pub async fn restart(self) -> Served {
+        let Served { channel, mut server, folder } = self;
+        drop(channel);
+        server.kill();
+        Served::open(folder, &[]).await
+    }
+
+    async fn open(folder: TempDir, settings: &[(&str, &str)]) -> Served {
         let server = Server::start_with(folder.path(), &["--durability", "process"], settings);
         let address = server.wait_for("ready")["grpc"].as_str().expect("an address").to_owned();
         let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
