@@ -171,6 +171,16 @@ pub enum Error {
         /// What was wrong.
         detail: String,
     },
+    /// A filter that is no expression over the collection's columns.
+    #[error("invalid filter: {detail}{}", at_place(*position, excerpt))]
+    InvalidFilter {
+        /// What was wrong, and what was expected.
+        detail: String,
+        /// Which character of the text it is about, from 1; `None` where it is about no place in it.
+        position: Option<usize>,
+        /// What is around that character, with a mark below it.
+        excerpt: String,
+    },
     /// An argument that is refused for another reason.
     #[error("invalid argument: {detail}")]
     InvalidArgument {
@@ -284,6 +294,10 @@ pub enum Error {
         /// What did not hold.
         detail: String,
     },
+}
+
+fn at_place(position: Option<usize>, excerpt: &str) -> String {
+    position.map_or_else(String::new, |position| format!(" at character {position}\n{excerpt}"))
 }
 
 /// What was wrong with a repository configuration, in the order it is checked.

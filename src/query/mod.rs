@@ -1,6 +1,7 @@
 //! Answering a checked query over one snapshot: a plan per segment, a merge, the winners' values.
 
 mod execute;
+pub mod filter;
 mod reply;
 mod rows;
 

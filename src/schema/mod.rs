@@ -3,10 +3,12 @@
 
 mod check;
 mod collection;
+mod datum;
 mod effort;
 pub mod encoding;
 mod evolution;
 mod factory;
+mod filter;
 mod floats;
 mod index_kind;
 mod query;
@@ -19,8 +21,10 @@ pub use collection::{
     CollectionSchema, DeclaredType, NewCollection, NewColumn, NewRepository, Repository,
     SchemaLimits, VectorColumn, check_name,
 };
+pub use datum::{Datum, Number};
 pub use effort::{Effort, RECALL_TARGET, REFINE_K, Reach, RecallCurve, RecallPoint};
 pub use evolution::{Alteration, NewForwardColumn, NewTtl, Ttl, VERSION_COLUMN, WRITE_TIME_COLUMN};
+pub use filter::{FilterParam, RawFilter};
 pub use floats::decode_floats;
 pub use index_kind::{EffortParam, IndexKind, ListRows, Recipe};
 pub use query::{ForwardChoice, KnnPlan, KnnRequest, QueryVector, RawQueryVectors};

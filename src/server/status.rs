@@ -112,6 +112,7 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::NotFinite { .. } => (2019, Detailed("Invalid Feature")),
         Error::MagicNumberMismatch { .. } => (2021, Fixed("Mismatched Magic Number")),
         Error::InvalidQuery { .. } => (2010, Fixed("Invalid Query")),
+        Error::InvalidFilter { .. } => (2010, Detailed("Invalid Query")),
         Error::InvalidArgument { .. } => (1005, Detailed("Invalid Arugment")),
         Error::LimitExceeded { .. } => (1010, Detailed("Exceed Limit")),
         Error::ScrollGone => (1002, Detailed("Status Error")),
@@ -159,6 +160,7 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         | Error::MismatchedDimension { .. }
         | Error::NotFinite { .. }
         | Error::InvalidQuery { .. }
+        | Error::InvalidFilter { .. }
         | Error::InvalidArgument { .. } => Code::InvalidArgument,
         Error::CollectionNotFound { .. }
         | Error::ColumnNotFound { .. }
@@ -363,6 +365,12 @@ mod tests {
                 FailedPrecondition,
             ),
             (Error::query("x"), -2010, Fixed("Invalid Query"), InvalidArgument),
+            (
+                Error::InvalidFilter { detail: s(), position: Some(2), excerpt: s() },
+                -2010,
+                Detailed("Invalid Query"),
+                InvalidArgument,
+            ),
             (
                 Error::InvalidArgument { detail: s() },
                 -1005,
