@@ -61,6 +61,10 @@ impl RowFilter for KeyFilter {
         });
         rows.clone()
     }
+
+    fn cost(&self, _: &SegmentRef<'_>) -> u64 {
+        1
+    }
 }
 
 /// What one query may find, and should.

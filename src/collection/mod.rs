@@ -23,10 +23,13 @@ use crate::compute::Compute;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
+use crate::query::filter::{Both, Filter};
 use crate::query::{
     Hit, KnnReply, Place, QueryProfile, ReplyLimits, RowFilter, View, execute, is_short,
 };
-use crate::schema::{Change, CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawWrite};
+use crate::schema::{
+    Change, CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawFilter, RawWrite,
+};
 use crate::segment::{ForwardStore, SegmentContext};
 use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
@@ -352,16 +355,27 @@ impl Collection {
         self.query_among(request, None).await
     }
 
-    /// [`Collection::query`] among the rows that a filter lets through. At least `topk` rows are found
+    /// A filter over this collection's columns.
+    pub fn filter(&self, raw: &RawFilter) -> Result<SharedFilter> {
+        Ok(Arc::new(Filter::parse(&raw.text, &raw.params, &self.schema)?))
+    }
+
+    /// [`Collection::query`] among the rows that a filter lets through, beside its own. At least `topk` rows are found
     /// where that many are live and let through.
     pub async fn query_among(
         self: &Arc<Self>,
-        request: KnnRequest,
-        filter: Option<Arc<dyn RowFilter>>,
+        mut request: KnnRequest,
+        filter: Option<SharedFilter>,
     ) -> Result<KnnReply> {
         let started = Instant::now();
         self.check_open()?;
+        let own = request.filter.take().transpose().map_err(Error::query)?;
         let plan = self.schema.check_query(request, self.config.limits.query_vectors_max)?;
+        let own = own.map(|raw| self.filter(&raw)).transpose()?;
+        let filter = match (filter, own) {
+            (Some(given), Some(own)) => Some(Arc::new(Both(given, own)) as SharedFilter),
+            (given, own) => given.or(own),
+        };
         let mut profile = QueryProfile { validate: started.elapsed(), ..QueryProfile::default() };
         let snapshot = self.published.snapshot();
         // Handing a short query to another thread and back would cost more than the search. A caller

@@ -48,6 +48,11 @@ impl RowSet {
         word.is_some_and(|word| word & (1 << (row as usize % WORD)) != 0)
     }
 
+    /// The rows that are in both sets.
+    pub fn intersection(&self, other: &RowSet) -> RowSet {
+        RowSet::from_words(self.words.iter().zip(&other.words).map(|(a, b)| a & b).collect())
+    }
+
     /// The rows, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> {
         self.words.iter().enumerate().flat_map(|(place, word)| {
@@ -99,6 +104,9 @@ mod tests {
             prop_assert_eq!(set.len(), rows.len());
             prop_assert!(set.iter().eq(rows.iter().copied()));
             prop_assert!((0..1_100).all(|row| set.contains(row) == rows.contains(&row)));
+            let others = RowSet::from_fn(700, |row| row % 3 != 0);
+            let both = rows.iter().copied().filter(|row| *row < 700 && row % 3 != 0);
+            prop_assert!(set.intersection(&others).iter().eq(both));
             let within = rows.range(first..first + count as u32).count();
             prop_assert_eq!(set.count_within(first, count), within);
             let some: Vec<u32> = set.spread(parts).collect();

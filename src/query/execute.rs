@@ -24,6 +24,8 @@ const PARALLEL_ROWS: u64 = 65_536;
 const SHORT_BYTES: u64 = 1 << 20;
 /// Hits of a short query, whose forward values are fetched one by one.
 const SHORT_HITS: u64 = 100;
+/// Values that the filter of a short query looks at.
+const SHORT_COST: u64 = 4_096;
 
 /// A segment of a snapshot.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +76,11 @@ impl SegmentRef<'_> {
 pub trait RowFilter: Send + Sync {
     /// The rows of a segment. Deleted rows may be among them.
     fn rows(&self, segment: &SegmentRef<'_>) -> Arc<RowSet>;
+
+    /// How many values are looked at to tell these rows, roughly.
+    fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
+        segment.rows()
+    }
 }
 
 /// What a query sees.
@@ -114,12 +121,18 @@ fn index_for<'s>(
 }
 
 /// True for a query that reads so little that handing it to another thread would cost as much as
-/// answering it: at most 1 MiB of rows and codes, for at most 100 hits.
+/// answering it: at most 1 MiB of rows and codes, for at most 100 hits, and what its filter looks at.
 pub fn is_short(view: &View<'_>, plan: &KnnPlan) -> bool {
     let Some(column) = view.schema.columns.get(plan.column) else { return true };
     let queries = plan.vectors.len() as u64;
     if queries.saturating_mul(plan.topk as u64) > SHORT_HITS {
         return false;
+    }
+    if let Some(filter) = view.filter {
+        let costs = view.segments.iter().map(|segment| filter.cost(segment));
+        if costs.fold(0, u64::saturating_add) > SHORT_COST {
+            return false;
+        }
     }
     let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
     let reads = view.segments.iter().map(|segment| match index_for(segment, plan, plan.topk) {

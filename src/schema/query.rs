@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::collection::{CollectionSchema, VectorColumn, check_metric};
 use super::effort::Effort;
+use super::filter::RawFilter;
 use super::index_kind::{EffortParam, IndexKind};
 use super::search::SearchParams;
 use super::types::{ElementType, Metric};
@@ -34,6 +35,8 @@ pub struct KnnRequest {
     pub params: Option<std::result::Result<SearchParams, String>>,
     /// Which forward values come with the hits.
     pub forwards: ForwardChoice,
+    /// Which rows may be found; `None` for all, `Err` says what could not be read of it.
+    pub filter: Option<std::result::Result<RawFilter, String>>,
 }
 
 /// Which forward values a query returns.

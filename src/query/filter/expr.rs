@@ -100,6 +100,24 @@ impl<'r> Row<'r> for PlainRow<'r> {
 }
 
 impl Expr {
+    /// Values that are looked at for one row, at least 1.
+    pub fn values(&self) -> u64 {
+        let of = |parts: &[Expr]| parts.iter().map(Expr::values).sum();
+        match self {
+            Expr::Constant(_) | Expr::Column(_) | Expr::Key => 1,
+            Expr::Negative(inner)
+            | Expr::In(inner, _)
+            | Expr::Like(inner, _)
+            | Expr::IsNull(inner)
+            | Expr::Not(inner) => inner.values(),
+            Expr::Arithmetic(_, left, right) => left.values() + right.values(),
+            Expr::Compare(first, rest) => {
+                rest.iter().map(|(_, expr)| expr.values()).sum::<u64>() + first.values()
+            }
+            Expr::And(terms) | Expr::Or(terms) => of(terms),
+        }
+    }
+
     /// What the part is worth in a row. A condition that is unknown is null.
     pub fn value<'r>(&'r self, row: &impl Row<'r>) -> Datum<'r> {
         match self {

@@ -84,6 +84,27 @@ impl RowFilter for Filter {
         };
         Arc::new(RowSet::from_fn(segment.rows() as u32, matches))
     }
+
+    fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
+        segment.rows().saturating_mul(self.expr.values())
+    }
+}
+
+/// The rows that both of two filters let through.
+pub struct Both(pub Arc<dyn RowFilter>, pub Arc<dyn RowFilter>);
+
+impl RowFilter for Both {
+    fn rows(&self, segment: &SegmentRef<'_>) -> Arc<RowSet> {
+        let first = self.0.rows(segment);
+        if first.is_empty() {
+            return first;
+        }
+        Arc::new(first.intersection(&self.1.rows(segment)))
+    }
+
+    fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
+        self.0.cost(segment).saturating_add(self.1.cost(segment))
+    }
 }
 
 #[cfg(test)]

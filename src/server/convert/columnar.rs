@@ -192,7 +192,7 @@ fn lsns(lsns: Vec<wire::LsnContext>, rows: usize) -> Result<Vec<LsnContext>> {
     Ok(lsns.into_iter().map(lsn).collect())
 }
 
-fn value(value: wire::Value) -> Option<Value> {
+pub(super) fn value(value: wire::Value) -> Option<Value> {
     use wire::value::Kind;
     Some(match value.kind? {
         Kind::BytesValue(bytes) => Value::Bytes(bytes),

@@ -1,12 +1,15 @@
 //! Queries of our own contract and their answers, column by column.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::proto::voisin_v1 as wire;
-use super::columnar::{known_element, wire_value};
+use super::columnar::{known_element, value, wire_value};
 use crate::error::{Error, Result};
 use crate::query::{Hit, KnnReply};
-use crate::schema::{ForwardChoice, KnnRequest, Metric, RawQueryVectors, SearchParams};
+use crate::schema::{
+    FilterParam, ForwardChoice, KnnRequest, Metric, RawFilter, RawQueryVectors, SearchParams,
+};
 
 /// A query; its column is "" where the caller named none. What a caller may have forgotten is refused
 /// here rather than taken for something.
@@ -42,7 +45,29 @@ pub(in crate::server) fn native_query(request: wire::QueryRequest) -> Result<Knn
             None => ForwardChoice::All,
             Some(forwards) => ForwardChoice::Named(forwards.names),
         },
+        filter: filter(request.filter, request.filter_params).transpose(),
     })
+}
+
+/// A filter of its parts; `None` where there is none.
+pub(in crate::server) fn filter(
+    text: String,
+    params: HashMap<String, wire::FilterValue>,
+) -> std::result::Result<Option<RawFilter>, String> {
+    let params = params.into_iter().map(|(name, param)| match filter_param(param) {
+        Some(param) => Ok((name, param)),
+        None => Err(format!("filter_params: {name:?} holds a value that is not set")),
+    });
+    RawFilter::from_parts(text, params.collect::<std::result::Result<_, String>>()?)
+}
+
+fn filter_param(param: wire::FilterValue) -> Option<FilterParam> {
+    match param.kind? {
+        wire::filter_value::Kind::Value(one) => value(one).map(FilterParam::One),
+        wire::filter_value::Kind::List(list) => {
+            list.values.into_iter().map(value).collect::<Option<_>>().map(FilterParam::List)
+        }
+    }
 }
 
 /// A metric by its number; `None` leaves it to the column, `Err` holds the words for none.
@@ -158,6 +183,33 @@ mod tests {
         let query = native_query(request()).expect("nothing is forgotten");
         assert_eq!(query.params, Some(Ok(SearchParams::default())));
         assert_eq!((query.radius, query.forwards), (None, ForwardChoice::All));
+    }
+
+    #[test]
+    fn a_filter_comes_with_values_and_lists() {
+        use wire::filter_value::Kind;
+        let value = |number| wire::Value { kind: Some(wire::value::Kind::Int64Value(number)) };
+        let read = |text: &str, kind| {
+            let params = HashMap::from([("p".to_owned(), wire::FilterValue { kind })]);
+            let request =
+                wire::QueryRequest { filter: text.into(), filter_params: params, ..request() };
+            native_query(request).expect("nothing is forgotten").filter
+        };
+        let filter = |param| RawFilter { text: "a".into(), params: vec![("p".into(), param)] };
+        let one = FilterParam::One(Value::Int64(1));
+        assert_eq!(read("a", Some(Kind::Value(value(1)))), Some(Ok(filter(one))));
+        let list = wire::FilterValues { values: vec![value(1), value(2)] };
+        let both = FilterParam::List(vec![Value::Int64(1), Value::Int64(2)]);
+        assert_eq!(read("a", Some(Kind::List(list))), Some(Ok(filter(both))));
+        let unset = wire::Value { kind: None };
+        let list = wire::FilterValues { values: vec![value(1), unset.clone()] };
+        for kind in [None, Some(Kind::Value(unset)), Some(Kind::List(list))] {
+            let refusal = read("a", kind).expect("there is one").expect_err("it is not set");
+            assert!(refusal.contains("\"p\" holds a value that is not set"), "{refusal}");
+        }
+        let refusal = read("", Some(Kind::Value(value(1)))).expect("there is one");
+        assert!(refusal.expect_err("no filter").contains("filter is not"));
+        assert_eq!(native_query(request()).expect("nothing is forgotten").filter, None);
     }
 
     #[test]

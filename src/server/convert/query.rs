@@ -8,7 +8,7 @@ use super::super::proto::proxima;
 use super::{element, generic_value, pairs};
 use crate::error::{Error, Result};
 use crate::query::{Hit, QueryProfile};
-use crate::schema::{ForwardChoice, KnnRequest, RawQueryVectors, SearchParams};
+use crate::schema::{ForwardChoice, KnnRequest, RawFilter, RawQueryVectors, SearchParams};
 
 use proxima::query_request::knn_query_param::FeaturesValue;
 use proxima::query_request::{QueryParam, QueryType};
@@ -26,6 +26,7 @@ pub(in crate::server) fn knn_request(wire: proxima::QueryRequest) -> Result<KnnR
         Some(QueryParam::KnnParam(knn)) => knn,
         None => proxima::query_request::KnnQueryParam::default(),
     };
+    let params = pairs(knn.extra_params);
     Ok(KnnRequest {
         column: knn.column_name,
         topk: knn.topk,
@@ -43,8 +44,9 @@ pub(in crate::server) fn knn_request(wire: proxima::QueryRequest) -> Result<KnnR
         // 0, the default, and what is below it mean none; NaN is not 0.
         radius: (knn.radius > 0.0 || knn.radius.is_nan()).then_some(knn.radius),
         is_linear: knn.is_linear,
-        params: Some(SearchParams::from_text(&pairs(knn.extra_params))),
+        params: Some(SearchParams::from_text(&params)),
         forwards: ForwardChoice::All,
+        filter: RawFilter::from_text(&params).transpose(),
     })
 }
 
@@ -135,7 +137,7 @@ mod tests {
     use serde_json::Value as Json;
 
     use super::*;
-    use crate::schema::{ElementType, Value};
+    use crate::schema::{ElementType, FilterParam, Value};
 
     fn query(knn: proxima::query_request::KnnQueryParam) -> proxima::QueryRequest {
         proxima::QueryRequest {
@@ -157,7 +159,9 @@ mod tests {
             data_type: 23,
             radius: 0.5,
             is_linear: true,
-            extra_params: vec![proxima::KeyValuePair { key: "nprobe".into(), value: "5".into() }],
+            extra_params: [("nprobe", "5"), ("filter", "a < {b}"), ("filter_params", "{\"b\": 1}")]
+                .map(|(key, value)| proxima::KeyValuePair { key: key.into(), value: value.into() })
+                .into(),
         }))
         .expect("a KNN query");
         assert_eq!((request.column.as_str(), request.topk), ("image", 5));
@@ -167,6 +171,11 @@ mod tests {
         assert_eq!((request.radius, request.is_linear), (Some(0.5), true));
         let params = SearchParams { nprobe: Some(5), ..SearchParams::default() };
         assert_eq!((request.params, request.forwards), (Some(Ok(params)), ForwardChoice::All));
+        let filter = RawFilter {
+            text: "a < {b}".into(),
+            params: vec![("b".into(), FilterParam::One(Value::Int64(1)))],
+        };
+        assert_eq!(request.filter, Some(Ok(filter)));
     }
 
     #[test]
@@ -178,6 +187,7 @@ mod tests {
         .expect("a KNN query");
         assert!(matches!(request.vectors, RawQueryVectors::Matrix(text) if text == "[1]"));
         assert_eq!((request.element, request.dimension, request.radius), (None, 0, None));
+        assert_eq!(request.filter, None);
         let bare = knn_request(proxima::QueryRequest::default()).expect("a KNN query");
         assert_eq!(bare.column, "");
         assert!(matches!(bare.vectors, RawQueryVectors::Missing));
