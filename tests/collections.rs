@@ -93,7 +93,7 @@ impl Calls {
     }
 
     async fn count(&self, collection: &str) -> Result<u64, Code> {
-        let request = CountRequest { collection: collection.into() };
+        let request = CountRequest { collection: collection.into(), ..Default::default() };
         let reply = self.0.voisin().count(request).await;
         reply.map(|reply| reply.into_inner().rows).map_err(|status| status.code())
     }

@@ -155,7 +155,7 @@ async fn streams_and_pages_have_every_row_of_one_moment_whatever_is_written_mean
             seen += rows.keys.len();
         }
         assert_eq!(seen, then.len(), "round {round}");
-        let count = CountRequest { collection: NAME.into() };
+        let count = CountRequest { collection: NAME.into(), ..Default::default() };
         let count = pictures.served.voisin().count(count).await.expect("a count").into_inner();
         assert_eq!(count.rows, pictures.model.len() as u64);
     }

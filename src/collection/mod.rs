@@ -2,10 +2,12 @@
 //! merged in the background, and a folder from which all of it comes back.
 
 mod compaction;
+mod expiry;
 mod lsn;
 mod maintenance;
 mod reading;
 mod recovery;
+mod removal;
 mod snapshot;
 mod state;
 mod stats;
@@ -28,12 +30,13 @@ use crate::query::{
     Hit, KnnReply, Place, QueryProfile, ReplyLimits, RowFilter, View, execute, is_short,
 };
 use crate::schema::{
-    Change, CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawFilter, RawWrite,
+    Change, CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawFilter, RawWrite, Row,
 };
 use crate::segment::{ForwardStore, SegmentContext};
 use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
 
+use expiry::Expiry;
 use maintenance::Lane;
 use reading::Scrolls;
 use snapshot::{Published, Snapshot};
@@ -44,8 +47,6 @@ use stats::Merging;
 pub use stats::{CollectionStats, IndexingReport, MemoryReport, SegmentState, SegmentStats};
 pub use writer::WriteOutcome;
 
-/// Bytes of a growing row's key and delete mark.
-const KEY_BYTES: u64 = 16;
 /// Bytes of memory that a row takes beside its values: key, place and delete mark, roughly.
 const ROW_BYTES: u64 = 64;
 /// Longest context text of an LSN, in bytes.
@@ -66,6 +67,10 @@ pub struct Collection {
     context: SegmentContext,
     published: Published,
     queue: WriteQueue,
+    /// When rows expire.
+    expiry: Option<Expiry>,
+    /// Expired rows are being deleted.
+    is_expiring: AtomicBool,
     permits: Arc<Semaphore>,
     /// Places for open readers.
     readers: Arc<Semaphore>,
@@ -163,6 +168,8 @@ impl Collection {
         let published = Published::new(snapshot, keys, state.lsns.latest());
         let writer = Writer::new(log, state, sealed, &schema);
         let collection = Arc::new(Collection {
+            expiry: Expiry::of(&schema),
+            is_expiring: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(config.compute.write_queue_max.max(1) as usize)),
             readers: Arc::new(Semaphore::new(config.limits.readers_max.max(1) as usize)),
             scrolls: Scrolls::default(),
@@ -285,12 +292,25 @@ impl Collection {
             Change::Insert(document) | Change::Update(document) | Change::Upsert(document) => {
                 Some(document)
             }
-            Change::Delete => None,
+            Change::Delete | Change::Expire => None,
         });
         let bytes: u64 = grows.map(|document| ROW_BYTES + document.memory_bytes()).sum();
         if bytes > 0 {
             self.compute.memory().admit("writing these rows", bytes)?;
         }
+        self.submit(rows).await
+    }
+
+    /// Writes checked rows.
+    async fn submit(self: &Arc<Self>, rows: Vec<Row>) -> Result<WriteOutcome> {
+        self.enqueue(rows)?.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// Queues checked rows for the writer, which answers.
+    fn enqueue(
+        self: &Arc<Self>,
+        rows: Vec<Row>,
+    ) -> Result<oneshot::Receiver<Result<WriteOutcome>>> {
         let permit = self.permits.clone().try_acquire_owned().map_err(|_| Error::Busy {
             what: "the queue of writes",
             limit: u64::from(self.config.compute.write_queue_max),
@@ -300,7 +320,7 @@ impl Collection {
         let (reply, answer) = oneshot::channel();
         self.queue.push(PendingWrite { rows, reply, _permit: permit });
         self.schedule_writer();
-        answer.await.unwrap_or(Err(Error::Stopping))
+        Ok(answer)
     }
 
     /// Sees to it that the writer runs.
@@ -370,7 +390,8 @@ impl Collection {
         let started = Instant::now();
         self.check_open()?;
         let own = request.filter.take().transpose().map_err(Error::query)?;
-        let plan = self.schema.check_query(request, self.config.limits.query_vectors_max)?;
+        let mut plan = self.schema.check_query(request, self.config.limits.query_vectors_max)?;
+        let asked_for = self.expiry.as_ref().and_then(|expiry| expiry.widen(&mut plan));
         let own = own.map(|raw| self.filter(&raw)).transpose()?;
         let filter = match (filter, own) {
             (Some(given), Some(own)) => Some(Arc::new(Both(given, own)) as SharedFilter),
@@ -381,18 +402,19 @@ impl Collection {
         // Handing a short query to another thread and back would cost more than the search. A caller
         // who asks on and on makes room for others now and then.
         tokio::task::consume_budget().await;
-        let reply = self.search(Place::Socket, &plan, filter.as_deref(), &snapshot, profile)?;
+        let reply = self.search(Place::Socket, &plan, filter.as_ref(), &snapshot, profile)?;
         if let Some(reply) = reply {
-            return Ok(reply);
+            return Ok(reply.with_forwards(asked_for));
         }
         let queued = Instant::now();
         let collection = self.clone();
         self.compute
             .search(move || {
                 profile.queue = queued.elapsed();
-                let filter = filter.as_deref();
+                let filter = filter.as_ref();
                 let reply = collection.search(Place::Search, &plan, filter, &snapshot, profile)?;
-                reply.ok_or_else(|| Error::internal("a search was cut short"))
+                let reply = reply.ok_or_else(|| Error::internal("a search was cut short"))?;
+                Ok(reply.with_forwards(asked_for))
             })
             .await
     }
@@ -401,10 +423,35 @@ impl Collection {
         &self,
         place: Place,
         plan: &KnnPlan,
-        filter: Option<&dyn RowFilter>,
+        filter: Option<&SharedFilter>,
         snapshot: &Snapshot,
         profile: QueryProfile,
     ) -> Result<Option<KnnReply>> {
+        let reply = self.search_among(place, plan, filter, snapshot, profile)?;
+        let is_among =
+            |expiry: &Expiry, reply: &KnnReply| expiry.is_among(plan, &reply.results, now());
+        match (&self.expiry, &reply) {
+            (Some(expiry), Some(found)) if is_among(expiry, found) => {}
+            _ => return Ok(reply),
+        }
+        match place {
+            Place::Socket => Ok(None),
+            Place::Search => {
+                let filter = self.among_current(filter.cloned())?;
+                self.search_among(place, plan, filter.as_ref(), snapshot, profile)
+            }
+        }
+    }
+
+    fn search_among(
+        &self,
+        place: Place,
+        plan: &KnnPlan,
+        filter: Option<&SharedFilter>,
+        snapshot: &Snapshot,
+        profile: QueryProfile,
+    ) -> Result<Option<KnnReply>> {
+        let filter = filter.map(|filter| &**filter as &dyn RowFilter);
         let limits = ReplyLimits {
             results_max: u64::from(self.config.limits.query_results_max),
             bytes_max: self.config.limits.reply_bytes_max,
@@ -423,6 +470,9 @@ impl Collection {
         self.check_open()?;
         let collection = self.clone();
         let found = self.compute.search(move || Ok(collection.published.forward(key))).await?;
+        let expiry = self.expiry.as_ref();
+        let found = found
+            .filter(|forward| !expiry.is_some_and(|expiry| expiry.has_expired(forward, now())));
         Ok(found.map(|forward| Hit { key, score: 0.0, forward }))
     }
 
@@ -431,106 +481,12 @@ impl Collection {
         self.published.latest_lsn()
     }
 
-    /// Live rows.
-    pub fn live_rows(&self) -> u64 {
-        self.stats().segments.iter().map(|segment| segment.live_rows).sum()
-    }
-
-    /// Statistics of every segment.
-    pub fn stats(&self) -> CollectionStats {
-        let snapshot = self.published.snapshot();
-        let merging = self.merging.lock().clone();
-        let merging = merging.map(|merging| merging.sources).unwrap_or_default();
-        let sealed = snapshot.sealed.iter().map(|sealed| {
-            let state = match merging.contains(&sealed.id) {
-                true => SegmentState::Compacting,
-                false => SegmentState::Sealed,
-            };
-            let rows = u64::from(sealed.rows());
-            SegmentStats {
-                segment_id: sealed.id,
-                state,
-                doc_count: sealed.inserted.count,
-                live_rows: rows - sealed.tombstones.deleted().min(rows),
-                file_count: 1,
-                file_bytes: sealed.file_bytes,
-                doc_ids: (sealed.inserted.doc_ids.min, sealed.inserted.doc_ids.max),
-                primary_keys: (sealed.inserted.keys.min, sealed.inserted.keys.max),
-                lsns: (sealed.inserted.lsns.min, sealed.inserted.lsns.max),
-            }
-        });
-        let next_id = self.manifest.lock().next_segment_id;
-        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
-        let growing = growing.enumerate().map(|(position, view)| {
-            let is_last = position == snapshot.frozen.len();
-            let rows = u64::from(view.rows);
-            SegmentStats {
-                segment_id: next_id.saturating_add(position as u32),
-                state: if is_last { SegmentState::Growing } else { SegmentState::Sealing },
-                doc_count: view.inserted.count,
-                live_rows: rows - view.deleted().min(rows),
-                file_count: self.schema.columns.len() as u64 + 1,
-                file_bytes: view.bytes,
-                doc_ids: match rows {
-                    0 => (view.first_doc_id, 0),
-                    _ => (view.inserted.doc_ids.min, view.inserted.doc_ids.max),
-                },
-                primary_keys: (view.inserted.keys.min, view.inserted.keys.max),
-                lsns: (view.inserted.lsns.min, view.inserted.lsns.max),
-            }
-        });
-        CollectionStats {
-            name: self.schema.name.clone(),
-            path: self.context.folder.display().to_string(),
-            segments: sealed.chain(growing).collect(),
-        }
-    }
-
-    /// The memory that the collection takes.
-    pub fn memory(&self) -> MemoryReport {
-        let snapshot = self.published.snapshot();
-        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
-        let mut report = MemoryReport {
-            growing: growing.map(|view| view.bytes + u64::from(view.rows) * KEY_BYTES).sum(),
-            keys: self.published.keys_bytes(),
-            builds: self.build_bytes.load(Ordering::Relaxed),
-            ..MemoryReport::default()
-        };
-        for sealed in &snapshot.sealed {
-            let (codes, graphs) = sealed.index_bytes();
-            report.codes += codes;
-            report.graphs += graphs;
-            report.deletes += size_of_val(sealed.tombstones.marks()) as u64;
-        }
-        report
-    }
-
-    /// How far indexing is.
-    pub fn indexing(&self) -> IndexingReport {
-        let snapshot = self.published.snapshot();
-        let has_indexes = self.policy().index_rows_min.is_some();
-        let flat = snapshot.sealed.iter().filter(|sealed| !sealed.has_index());
-        let flat = flat.filter(|sealed| !self.is_beyond_indexing(sealed));
-        let flat: u64 = flat.map(|sealed| u64::from(sealed.rows())).sum();
-        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
-        let growing: u64 = growing.map(|view| u64::from(view.rows)).sum();
-        let mut report = IndexingReport {
-            rows_waiting: if has_indexes { flat + growing } else { 0 },
-            ..IndexingReport::default()
-        };
-        if let Some(merging) = &*self.merging.lock() {
-            report.rows_linking = merging.rows;
-            (report.rows_linked, report.seconds_left) =
-                merging.progress(self.built.load(Ordering::Relaxed));
-        }
-        report
-    }
-
     /// Once in a while: seals what has lain still or holds too much log, and tries again what failed.
     pub fn tick(self: &Arc<Self>) {
         if self.is_stopping() {
             return;
         }
+        self.expire_rows();
         self.scrolls.expire(Duration::from_millis(self.config.limits.reader_idle_ms));
         let frozen = {
             let mut writer = self.writer.lock();

@@ -9,11 +9,12 @@ use parking_lot::Mutex;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
-use super::Collection;
 use super::snapshot::Snapshot;
+use super::{Collection, now};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::RowSet;
+use crate::query::filter::Both;
 use crate::query::{
     AHEAD_ROWS, ColumnChoice, RowBatch, RowColumns, RowFilter, RowPlace, SegmentRef, View,
     count_rows, fetch_rows, next_rows,
@@ -186,6 +187,7 @@ impl Collection {
     ) -> Result<Arc<Reader>> {
         self.check_open()?;
         let columns = RowColumns::new(&self.schema, choice)?;
+        let filter = self.among_current(filter)?;
         let permit = self.readers.clone().try_acquire_owned().map_err(|_| Error::Busy {
             what: "the table of open streams and scrolls",
             limit: u64::from(self.config.limits.readers_max),
@@ -237,6 +239,19 @@ impl Collection {
         Ok(Page { rows, columns, cursor: next })
     }
 
+    /// A filter with the rows left out that have expired.
+    pub(super) fn among_current(
+        &self,
+        filter: Option<SharedFilter>,
+    ) -> Result<Option<SharedFilter>> {
+        let Some(expiry) = &self.expiry else { return Ok(filter) };
+        let current = expiry.current(&self.schema, now())?;
+        Ok(Some(match filter {
+            Some(filter) => Arc::new(Both(filter, current)),
+            None => current,
+        }))
+    }
+
     fn check_page(&self, rows: usize) -> Result<()> {
         let limit = u64::from(self.config.limits.query_results_max);
         if rows == 0 {
@@ -266,8 +281,15 @@ impl Collection {
         let columns = RowColumns::new(&self.schema, choice)?;
         let collection = self.clone();
         let read = move || {
-            let (snapshot, places) = collection.published.places(&keys);
+            let (snapshot, mut places) = collection.published.places(&keys);
             let segments = snapshot.segments();
+            if let Some(expiry) = &collection.expiry {
+                let now = now();
+                places.retain(|place| {
+                    let forward = segments[place.segment as usize].forward(place.row);
+                    !expiry.has_expired(&forward, now)
+                });
+            }
             let view = view(&collection.schema, &segments, &snapshot);
             let bytes_max = collection.config.limits.reply_bytes_max;
             let rows = fetch_rows(&view, &columns, &places, bytes_max);
@@ -287,6 +309,7 @@ impl Collection {
     /// How many live rows there are, or how many of those the filter lets through.
     pub async fn count(self: &Arc<Self>, filter: Option<SharedFilter>) -> Result<u64> {
         self.check_open()?;
+        let filter = self.among_current(filter)?;
         let collection = self.clone();
         let count = move || {
             let snapshot = collection.published.snapshot();

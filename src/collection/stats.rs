@@ -1,5 +1,12 @@
 //! What a collection reports of itself.
 
+use std::sync::atomic::Ordering;
+
+use super::Collection;
+
+/// Bytes of a growing row's key and delete mark.
+const KEY_BYTES: u64 = 16;
+
 /// The state of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentState {
@@ -103,5 +110,102 @@ impl Merging {
         let done = linked.saturating_sub(self.linked_before).min(self.rows);
         let left = (self.rows - done) as f64 / done as f64;
         (done, (done > 0).then(|| self.started.elapsed().as_secs_f64() * left))
+    }
+}
+
+impl Collection {
+    /// Live rows.
+    pub fn live_rows(&self) -> u64 {
+        self.stats().segments.iter().map(|segment| segment.live_rows).sum()
+    }
+
+    /// Statistics of every segment.
+    pub fn stats(&self) -> CollectionStats {
+        let snapshot = self.published.snapshot();
+        let merging = self.merging.lock().clone();
+        let merging = merging.map(|merging| merging.sources).unwrap_or_default();
+        let sealed = snapshot.sealed.iter().map(|sealed| {
+            let state = match merging.contains(&sealed.id) {
+                true => SegmentState::Compacting,
+                false => SegmentState::Sealed,
+            };
+            let rows = u64::from(sealed.rows());
+            SegmentStats {
+                segment_id: sealed.id,
+                state,
+                doc_count: sealed.inserted.count,
+                live_rows: rows - sealed.tombstones.deleted().min(rows),
+                file_count: 1,
+                file_bytes: sealed.file_bytes,
+                doc_ids: (sealed.inserted.doc_ids.min, sealed.inserted.doc_ids.max),
+                primary_keys: (sealed.inserted.keys.min, sealed.inserted.keys.max),
+                lsns: (sealed.inserted.lsns.min, sealed.inserted.lsns.max),
+            }
+        });
+        let next_id = self.manifest.lock().next_segment_id;
+        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
+        let growing = growing.enumerate().map(|(position, view)| {
+            let is_last = position == snapshot.frozen.len();
+            let rows = u64::from(view.rows);
+            SegmentStats {
+                segment_id: next_id.saturating_add(position as u32),
+                state: if is_last { SegmentState::Growing } else { SegmentState::Sealing },
+                doc_count: view.inserted.count,
+                live_rows: rows - view.deleted().min(rows),
+                file_count: self.schema.columns.len() as u64 + 1,
+                file_bytes: view.bytes,
+                doc_ids: match rows {
+                    0 => (view.first_doc_id, 0),
+                    _ => (view.inserted.doc_ids.min, view.inserted.doc_ids.max),
+                },
+                primary_keys: (view.inserted.keys.min, view.inserted.keys.max),
+                lsns: (view.inserted.lsns.min, view.inserted.lsns.max),
+            }
+        });
+        CollectionStats {
+            name: self.schema.name.clone(),
+            path: self.context.folder.display().to_string(),
+            segments: sealed.chain(growing).collect(),
+        }
+    }
+
+    /// The memory that the collection takes.
+    pub fn memory(&self) -> MemoryReport {
+        let snapshot = self.published.snapshot();
+        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
+        let mut report = MemoryReport {
+            growing: growing.map(|view| view.bytes + u64::from(view.rows) * KEY_BYTES).sum(),
+            keys: self.published.keys_bytes(),
+            builds: self.build_bytes.load(Ordering::Relaxed),
+            ..MemoryReport::default()
+        };
+        for sealed in &snapshot.sealed {
+            let (codes, graphs) = sealed.index_bytes();
+            report.codes += codes;
+            report.graphs += graphs;
+            report.deletes += size_of_val(sealed.tombstones.marks()) as u64;
+        }
+        report
+    }
+
+    /// How far indexing is.
+    pub fn indexing(&self) -> IndexingReport {
+        let snapshot = self.published.snapshot();
+        let has_indexes = self.policy().index_rows_min.is_some();
+        let flat = snapshot.sealed.iter().filter(|sealed| !sealed.has_index());
+        let flat = flat.filter(|sealed| !self.is_beyond_indexing(sealed));
+        let flat: u64 = flat.map(|sealed| u64::from(sealed.rows())).sum();
+        let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
+        let growing: u64 = growing.map(|view| u64::from(view.rows)).sum();
+        let mut report = IndexingReport {
+            rows_waiting: if has_indexes { flat + growing } else { 0 },
+            ..IndexingReport::default()
+        };
+        if let Some(merging) = &*self.merging.lock() {
+            report.rows_linking = merging.rows;
+            (report.rows_linked, report.seconds_left) =
+                merging.progress(self.built.load(Ordering::Relaxed));
+        }
+        report
     }
 }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::expiry::Expiry;
+use super::now;
 use super::snapshot::{Keys, Location, Published, Snapshot};
 use super::state::State;
 use crate::error::{Error, Result, RowError};
@@ -98,6 +100,8 @@ pub(super) struct Writer {
     follows_repository: bool,
     /// Where rows have their version.
     version_position: Option<usize>,
+    /// When rows expire.
+    expiry: Option<Expiry>,
     failure: Option<Error>,
     /// For the idle check: the sequence at the last look.
     pub seen_sequence: u64,
@@ -124,6 +128,7 @@ impl Writer {
             collection: schema.name.clone(),
             follows_repository: schema.follows_repository(),
             version_position: schema.version_position(),
+            expiry: Expiry::of(schema),
             failure: None,
         }
     }
@@ -161,12 +166,13 @@ impl Writer {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
+        let now = now();
         let mut outcome = WriteOutcome::default();
         let mut operations = Vec::with_capacity(rows.len());
         for (position, row) in rows.iter().enumerate() {
             let old = self.state.locate(row.key, |key| published.location(key));
             let sequence = self.log.next_sequence() + operations.len() as u64;
-            let operation = match self.resolve(row, old, sequence) {
+            let operation = match self.resolve(row, old, sequence, now) {
                 Ok(operation) => {
                     outcome.rows_applied += 1;
                     operation
@@ -192,21 +198,34 @@ impl Writer {
         Ok(outcome)
     }
 
-    /// What a row does, as the operation `sequence`, to a key that has its row at `old`.
+    /// What a row does, as the operation `sequence` at the time `now`, to a key that has its row at `old`.
     fn resolve(
         &self,
         row: &Row,
         old: Option<Location>,
         sequence: u64,
+        now: i64,
     ) -> std::result::Result<LogOperation, RowError> {
         let (key, lsn) = (row.key, row.lsn.clone());
+        let has_expired = |old: &Location| match &self.expiry {
+            Some(expiry) => expiry.has_expired(&self.state.forward_at(*old), now),
+            None => false,
+        };
+        if row.change == Change::Expire {
+            return match old.filter(has_expired) {
+                Some(_) => Ok(LogOperation::Delete { key, lsn }),
+                None => Err(RowError::ConditionFailed),
+            };
+        }
+        // What has expired is not there for anybody any more.
+        let old = old.filter(|old| !has_expired(old));
         let document = match (&row.change, old) {
             (Change::Insert(_), Some(_)) => return Err(RowError::DuplicateKey),
             (Change::Update(_) | Change::Delete, None) => return Err(RowError::KeyNotFound),
             (Change::Insert(document), None)
             | (Change::Update(document), Some(_))
             | (Change::Upsert(document), _) => Some(document),
-            (Change::Delete, Some(_)) => None,
+            (Change::Delete | Change::Expire, _) => None,
         };
         if let Some(condition) = &row.condition {
             self.check_condition(condition, key, old)?;

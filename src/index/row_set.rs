@@ -31,6 +31,18 @@ impl RowSet {
         RowSet { words, count }
     }
 
+    /// Those of `0..rows` that are not in the set.
+    pub fn complement(&self, rows: u32) -> RowSet {
+        let words = (rows as usize).div_ceil(WORD);
+        let mut words: Vec<u64> =
+            (0..words).map(|place| !self.words.get(place).copied().unwrap_or(0)).collect();
+        let rest = rows as usize % WORD;
+        if let Some(last) = words.last_mut().filter(|_| rest > 0) {
+            *last &= (1 << rest) - 1;
+        }
+        RowSet::from_words(words)
+    }
+
     /// Rows in the set.
     pub fn len(&self) -> usize {
         self.count
@@ -107,6 +119,8 @@ mod tests {
             let others = RowSet::from_fn(700, |row| row % 3 != 0);
             let both = rows.iter().copied().filter(|row| *row < 700 && row % 3 != 0);
             prop_assert!(set.intersection(&others).iter().eq(both));
+            let absent = (0..count as u32).filter(|row| !rows.contains(row));
+            prop_assert!(set.complement(count as u32).iter().eq(absent));
             let within = rows.range(first..first + count as u32).count();
             prop_assert_eq!(set.count_within(first, count), within);
             let some: Vec<u32> = set.spread(parts).collect();

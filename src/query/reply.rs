@@ -28,6 +28,18 @@ pub struct KnnReply {
     pub profile: QueryProfile,
 }
 
+impl KnnReply {
+    /// The reply with only the first `count` forward values of each hit; `None` for all.
+    pub fn with_forwards(mut self, count: Option<usize>) -> Self {
+        if let Some(count) = count {
+            for hit in self.results.iter_mut().flatten() {
+                hit.forward = hit.forward.iter().take(count).cloned().collect();
+            }
+        }
+        self
+    }
+}
+
 /// Where the time of a query went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueryProfile {

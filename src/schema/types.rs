@@ -325,6 +325,8 @@ pub enum Change {
     Upsert(Document),
     /// Remove the key, which must exist.
     Delete,
+    /// Remove the key, whose row must have expired.
+    Expire,
 }
 
 /// Says whether a row is one of those meant.

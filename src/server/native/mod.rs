@@ -2,7 +2,7 @@
 
 mod collections;
 mod read;
-mod write_stream;
+mod write;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::proto::voisin_v1::voisin_server::Voisin;
 use super::proto::voisin_v1::{
     AlterCollectionRequest, ChangeAliasesReply, ChangeAliasesRequest, CollectionInfo, CountReply,
-    CountRequest, CreateCollectionRequest, DescribeCollectionRequest, DropCollectionReply,
-    DropCollectionRequest, GetRequest, ListCollectionsReply, ListCollectionsRequest, QueryReply,
-    QueryRequest, ReadRequest, Rows, ScrollReply, ScrollRequest, StatsReply, StatsRequest,
-    WriteAck, WriteRequest,
+    CountRequest, CreateCollectionRequest, DeleteReply, DeleteRequest, DescribeCollectionRequest,
+    DropCollectionReply, DropCollectionRequest, GetRequest, ListCollectionsReply,
+    ListCollectionsRequest, QueryReply, QueryRequest, ReadRequest, Rows, ScrollReply,
+    ScrollRequest, StatsReply, StatsRequest, WriteAck, WriteRequest,
 };
 use super::{Phases, convert, limits, status};
 use crate::config::LimitsConfig;
@@ -106,6 +106,17 @@ impl Voisin for Native {
         answer("ChangeAliases", collections::change_aliases(database, request.into_inner()).await)
     }
 
+    async fn write(&self, request: Request<WriteRequest>) -> Reply<WriteAck> {
+        let (database, rows_max) = (Arc::clone(&self.database), self.write_rows_max);
+        let ack = write::write(database, rows_max, request.into_inner()).await;
+        Ok(Response::new(ack))
+    }
+
+    async fn delete(&self, request: Request<DeleteRequest>) -> Reply<DeleteReply> {
+        let database = Arc::clone(&self.database);
+        answer("Delete", write::delete(database, request.into_inner()).await)
+    }
+
     async fn get(&self, request: Request<GetRequest>) -> Reply<Rows> {
         answer("Get", read::get(&self.database, request.into_inner()).await)
     }
@@ -145,8 +156,8 @@ impl Voisin for Native {
             read.map_err(|status| limits::explain_oversized(&status, bytes_max).unwrap_or(status))
         });
         let (database, rows_max) = (Arc::clone(&self.database), self.write_rows_max);
-        let write = move |request| write_stream::write(Arc::clone(&database), rows_max, request);
-        Ok(Response::new(Box::pin(write_stream::acknowledgements(
+        let write = move |request| write::write(Arc::clone(&database), rows_max, request);
+        Ok(Response::new(Box::pin(write::acknowledgements(
             requests,
             write,
             bytes_max,

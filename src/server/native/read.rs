@@ -1,16 +1,18 @@
 //! Rows as they are stored: of keys, all of them as a stream or page by page, and how many there are.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::stream::{self, Stream};
 use tonic::Status;
 
-use crate::collection::Reader;
+use crate::collection::{Collection, Reader, SharedFilter};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::query::AHEAD_ROWS;
 use crate::server::proto::voisin_v1::{
-    CountReply, CountRequest, GetRequest, ReadRequest, Rows, ScrollReply, ScrollRequest,
+    CountReply, CountRequest, FilterValue, GetRequest, ReadRequest, Rows, ScrollReply,
+    ScrollRequest,
 };
 use crate::server::{Phases, convert, status};
 
@@ -29,8 +31,9 @@ pub(super) async fn get(database: &Database, request: GetRequest) -> Result<Rows
 pub(super) async fn scroll(database: &Database, request: ScrollRequest) -> Result<ScrollReply> {
     let collection = database.collection(&request.collection)?;
     let choice = convert::column_choice(request.forwards, request.vectors);
+    let filter = filter(&collection, request.filter, request.filter_params)?;
     let cursor = (!request.cursor.is_empty()).then_some(request.cursor.as_str());
-    let page = collection.scroll(&choice, None, cursor, request.limit as usize).await?;
+    let page = collection.scroll(&choice, filter, cursor, request.limit as usize).await?;
     Ok(ScrollReply {
         rows: Some(convert::rows(page.rows, &page.columns, collection.schema())),
         cursor: page.cursor.unwrap_or_default(),
@@ -40,7 +43,18 @@ pub(super) async fn scroll(database: &Database, request: ScrollRequest) -> Resul
 /// How many rows there are.
 pub(super) async fn count(database: &Database, request: CountRequest) -> Result<CountReply> {
     let collection = database.collection(&request.collection)?;
-    Ok(CountReply { rows: collection.count(None).await? })
+    let filter = filter(&collection, request.filter, request.filter_params)?;
+    Ok(CountReply { rows: collection.count(filter).await? })
+}
+
+/// A filter of its parts; `None` where there is none.
+fn filter(
+    collection: &Collection,
+    text: String,
+    params: HashMap<String, FilterValue>,
+) -> Result<Option<SharedFilter>> {
+    let raw = convert::filter(text, params).map_err(Error::query)?;
+    raw.map(|raw| collection.filter(&raw)).transpose()
 }
 
 /// All rows, message by message. Each is read when the one before it was taken.
@@ -51,7 +65,8 @@ pub(super) fn read(
 ) -> Result<impl Stream<Item = std::result::Result<Rows, Status>> + Send + use<>> {
     let collection = database.collection(&request.collection)?;
     let choice = convert::column_choice(request.forwards, request.vectors);
-    let reader = collection.reader(&choice, None, request.after)?;
+    let filter = filter(&collection, request.filter, request.filter_params)?;
+    let reader = collection.reader(&choice, filter, request.after)?;
     Ok(stream::unfold(Some((reader, phases)), |state| async move {
         let (reader, phases) = state?;
         match next(&reader, &phases).await {

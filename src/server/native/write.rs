@@ -16,7 +16,7 @@ use crate::collection::WriteOutcome;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::schema::{CollectionSchema, RawWrite};
-use crate::server::proto::voisin_v1::{WriteAck, WriteRequest};
+use crate::server::proto::voisin_v1::{DeleteReply, DeleteRequest, WriteAck, WriteRequest};
 use crate::server::{convert, limits};
 
 /// Most requests of one stream in progress at a time.
@@ -36,6 +36,14 @@ pub(super) async fn write(
             convert::refuse(request_id, &error)
         }
     }
+}
+
+/// Deletes the rows of a filter.
+pub(super) async fn delete(database: Arc<Database>, request: DeleteRequest) -> Result<DeleteReply> {
+    let collection = database.collection(&request.collection)?;
+    let raw = convert::filter(request.filter, request.filter_params).map_err(Error::query)?;
+    let raw = raw.ok_or_else(|| Error::query("the filter is not set; _key >= 0 is all rows"))?;
+    Ok(DeleteReply { rows_deleted: collection.delete_where(&raw).await? })
 }
 
 async fn apply(database: &Database, rows_max: u32, request: WriteRequest) -> Result<WriteOutcome> {
