@@ -83,6 +83,11 @@ def refused_because(answer, code, *words):
         assert str(word) in status.reason, f"{word!r} missing in {status.reason!r}"
 
 
+def unknown_number(handler, code):
+    """What an enum's number that has no meaning is refused with: JSON has none such."""
+    return code if handler == "grpc" else -1005
+
+
 def hits(answer):
     """Per query vector the (key, score) pairs, in order."""
     return [[(d.primary_key, d.score) for d in result.documents] for result in accepted(answer).results]

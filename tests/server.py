@@ -15,14 +15,21 @@ import threading
 import time
 
 import grpc
+import requests
 import urllib.parse
+from google.protobuf import json_format
 from pyproximabe import AsyncClient, Client
-from pyproximabe.core.types import proxima_be_pb2_grpc
+from pyproximabe.core.handlers import HttpHandler
+from pyproximabe.core.types import ProximaBeException, common_pb2, proxima_be_pb2 as be, proxima_be_pb2_grpc
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
 CALL_SECONDS_MAX = 60.0
+#: The ways a stock client can speak to the server.
+HANDLERS = ("grpc", "http")
+#: What a call raises that got no answer. ValueError: the channel was closed under it.
+NO_ANSWER = (grpc.RpcError, requests.RequestException, ProximaBeException, ValueError)
 
 
 def binary():
@@ -59,8 +66,61 @@ class Wire:
         return answer, urllib.parse.unquote(metadata.get("voisin-detail", ""))
 
 
+class HttpWire:
+    """The same calls over HTTP, as the stock client's HTTP handler sends them and reads what comes back:
+    its routes, its form of JSON, and the strict parser that fails on anything unknown.
+    """
+
+    def __init__(self, host, port):
+        self._base = f"http://{host}:{port}"
+        # A session serves one thread.
+        self._own = threading.local()
+
+    def _send(self, method, path, body=None):
+        if not hasattr(self._own, "session"):
+            self._own.session = requests.Session()
+        text = None if body is None else json_format.MessageToJson(body)
+        answer = self._own.session.request(
+            method=method, url=self._base + path, data=text, timeout=CALL_SECONDS_MAX)
+        assert answer.status_code == 200, f"{answer.status_code} {answer.text}"
+        assert answer.headers["content-type"] == "application/json"
+        return answer
+
+    def _call(self, rpc, request):
+        name = getattr(request, "collection_name", "")
+        collection = HttpHandler._MANAGE_COLLECTION_URL + name
+        send, answer = {
+            "get_version": (("GET", HttpHandler._VERSION_URL), be.GetVersionResponse),
+            "create_collection": (("POST", collection, request), common_pb2.Status),
+            "drop_collection": (("DELETE", collection), common_pb2.Status),
+            "describe_collection": (("GET", collection), be.DescribeCollectionResponse),
+            "stats_collection": (("GET", HttpHandler._STATS_COLLECTION_URL % name), be.StatsCollectionResponse),
+            "list_collections": (
+                ("GET", f"{HttpHandler._LIST_COLLECTIONS_URL}?repository={getattr(request, 'repository_name', '')}",
+                 request), be.ListCollectionsResponse),
+            "write": (("POST", HttpHandler._WRITE_URL % name, request), common_pb2.Status),
+            "query": (("POST", HttpHandler._QUERY_URL % name, request), be.QueryResponse),
+            "get_document_by_key": (
+                ("GET", HttpHandler._GET_DOCUMENT_BY_KEY_URL % (name, getattr(request, "primary_key", 0))),
+                be.GetDocumentResponse),
+        }[rpc]
+        sent = self._send(*send)
+        return json_format.Parse(sent.text, answer()), sent
+
+    def __getattr__(self, rpc):
+        return lambda request: self._call(rpc, request)[0]
+
+    def with_detail(self, rpc, request):
+        """The answer, and the full words that a refusal carries beside it."""
+        answer, sent = self._call(rpc, request)
+        return answer, urllib.parse.unquote(sent.headers.get("voisin-detail", ""))
+
+
 class Server:
     """One data folder and, while started, the process that serves it."""
+
+    #: The handler of clients and bare calls; the tests of the wire run with each.
+    handler = "grpc"
 
     def __init__(self, data, settings=None, durability="process", args=(), log_lines_kept=4000):
         self.data = pathlib.Path(data)
@@ -174,9 +234,14 @@ class Server:
     def port(self):
         return int(self.grpc.rsplit(":", 1)[1])
 
+    @property
+    def http_port(self):
+        return int(self.http.rsplit(":", 1)[1])
+
     def client(self, timeout=CALL_SECONDS_MAX):
         """A stock pyproximabe client."""
-        client = Client(self.host, self.port, timeout=timeout)
+        port = {"grpc": self.port, "http": self.http_port}[self.handler]
+        client = Client(self.host, port, handler=self.handler, timeout=timeout)
         self._clients.append(client)
         return client
 
@@ -193,7 +258,7 @@ class Server:
 
     def wire(self):
         """The nine calls as bare messages."""
-        return Wire(self.channel())
+        return Wire(self.channel()) if self.handler == "grpc" else HttpWire(self.host, self.http_port)
 
     def _close_clients(self):
         for client in self._clients:

@@ -320,6 +320,8 @@ fn protocol_types_stop_at_the_server() {
         "axum",
         "tower",
         "http",
+        "hyper",
+        "hyper_util",
     ];
     let findings = crates_only_in(&names, |path| path.starts_with("src/server"));
     report("protobuf, gRPC and HTTP crates are named under src/server only", findings);

@@ -31,6 +31,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("compute.write_queue_max", 1, 1_048_576),
     // Protobuf itself ends at 2 GiB.
     ("limits.message_bytes_max", 64 * KIB, 2 * GIB - 1),
+    ("limits.http_connections_max", 1, 65_536),
     ("limits.collections_max", 1, 1_000_000),
     ("limits.dimension_max", 1, 1_048_576),
     ("limits.columns_max", 1, 65_536),

@@ -40,7 +40,7 @@ pub struct Config {
 pub struct ServerConfig {
     /// gRPC address; port 0 takes any free port and logs it.
     pub grpc: SocketAddr,
-    /// HTTP address (health); port 0 takes any free port and logs it.
+    /// HTTP address (REST, health, metrics); port 0 takes any free port and logs it.
     pub http: SocketAddr,
     /// How long a stop waits for calls in progress, in milliseconds.
     pub stop_timeout_ms: u64,
@@ -154,8 +154,10 @@ impl Default for ComputeConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Largest gRPC message taken.
+    /// Largest gRPC message, or body of an HTTP request, taken.
     pub message_bytes_max: usize,
+    /// Most HTTP connections at a time.
+    pub http_connections_max: u32,
     /// Most collections.
     pub collections_max: u32,
     /// Highest dimension of a vector column.
@@ -182,6 +184,7 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         LimitsConfig {
             message_bytes_max: 64 << 20,
+            http_connections_max: 1_024,
             collections_max: 4_096,
             dimension_max: 65_536,
             columns_max: 1_024,

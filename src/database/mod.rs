@@ -227,13 +227,7 @@ impl Database {
     fn create_now(&self, new: NewCollection) -> Result<()> {
         let _changing = self.changing.lock();
         self.check_open()?;
-        let catalog_names = |name: &str| {
-            let catalog = self.catalog.read();
-            catalog.open.contains_key(name)
-                || catalog.unserved.contains_key(name)
-                || catalog.aliases.contains_key(name)
-        };
-        let schema = CollectionSchema::new(new, &self.schema_limits(), catalog_names)?;
+        let schema = CollectionSchema::new(new, &self.schema_limits(), |name| self.has(name))?;
         check_indexes(&schema)?;
         let count = self.catalog.read().open.len() as u64;
         if count >= u64::from(self.config.limits.collections_max) {
@@ -350,6 +344,14 @@ impl Database {
             Some(cause) => Error::Unserved { collection: name.to_owned(), cause: cause.clone() },
             None => Error::CollectionNotFound { name: name.to_owned() },
         })
+    }
+
+    /// True when a collection or an alias has that name; the collection need not be served.
+    pub fn has(&self, name: &str) -> bool {
+        let catalog = self.catalog.read();
+        catalog.open.contains_key(name)
+            || catalog.unserved.contains_key(name)
+            || catalog.aliases.contains_key(name)
     }
 
     /// All open collections, by name.

@@ -19,12 +19,13 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::config::Config;
+use crate::config::{Config, LimitsConfig};
 use crate::database::Database;
 use crate::error::{Error, Result};
 
@@ -64,7 +65,7 @@ const FRAME_BYTES: u32 = 1 << 20;
 /// A silent peer is asked whether it is still there, and let go when it does not answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the last health answers may take once everything else has ended.
+/// How long the last answers over HTTP may take once everything else has ended.
 const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The bound sockets to serve on.
@@ -90,26 +91,32 @@ pub async fn serve(
     let phases = Phases(receiver);
 
     // In a set, so that it ends with this future whatever ends that.
-    let mut http = JoinSet::new();
-    http.spawn(http::serve(listeners.http, Arc::clone(&database), phases.clone()));
+    let limits = &config.limits;
+    let proxima = Arc::new(proxima::Proxima::new(Arc::clone(&database), limits));
+    let http = http::Http::new(Arc::clone(&database), Arc::clone(&proxima), limits, phases.clone());
+    let http_calls = http.calls();
+    let mut listening = JoinSet::new();
+    listening.spawn(http.serve(listeners.http));
 
     let mut health = HealthReporter::new();
     for name in HEALTH_NAMES {
         health.set_service_status(name, ServingStatus::Serving).await;
     }
-    let grpc = serve_grpc(listeners.grpc, config, database, health.clone(), phases);
+    let grpc = serve_grpc(listeners.grpc, limits, proxima, database, health.clone(), phases);
     tokio::pin!(grpc);
 
     tokio::select! {
         ended = &mut grpc => return ended,
-        Some(ended) = http.join_next() => return ended.map_err(http_failed)?,
+        Some(ended) = listening.join_next() => return Err(http_ended(ended)),
         () = shutdown => {}
     }
 
     stop_health(&mut health).await;
     phase.send_replace(Phase::Stopping);
     let stop_timeout = Duration::from_millis(config.server.stop_timeout_ms);
-    let drained = tokio::time::timeout(stop_timeout, &mut grpc).await;
+    let deadline = Instant::now() + stop_timeout;
+    let calls = async { tokio::join!(&mut grpc, http_calls.drained()).0 };
+    let drained = tokio::time::timeout_at(deadline, calls).await;
     if drained.is_err() {
         tracing::warn!(
             stop_timeout_ms = config.server.stop_timeout_ms,
@@ -117,7 +124,9 @@ pub async fn serve(
         );
     }
     phase.send_replace(Phase::Drained);
-    if tokio::time::timeout(HTTP_STOP_TIMEOUT, http.join_next()).await.is_err() {
+    // An answer that was made may still be on its way.
+    let deadline = deadline.max(Instant::now() + HTTP_STOP_TIMEOUT);
+    if tokio::time::timeout_at(deadline, listening.join_next()).await.is_err() {
         tracing::debug!("an HTTP caller did not finish in time");
     }
     drained.unwrap_or(Ok(()))
@@ -125,17 +134,16 @@ pub async fn serve(
 
 async fn serve_grpc(
     listener: TcpListener,
-    config: &Config,
+    limits: &LimitsConfig,
+    proxima: Arc<proxima::Proxima>,
     database: Arc<Database>,
     health: HealthReporter,
     phases: Phases,
 ) -> Result<()> {
-    let limits = &config.limits;
-    let proxima = proxima::Proxima::new(Arc::clone(&database), limits);
     let native = native::Native::new(database, limits, phases.clone());
     // Compressed requests are taken; replies go out plain, since clients offer gzip by default and
     // it costs more than it saves on scores and vectors.
-    let proxima = ProximaServiceServer::new(proxima)
+    let proxima = ProximaServiceServer::from_arc(proxima)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(limits.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
@@ -193,8 +201,11 @@ async fn to_the_end<T: Send + 'static>(
     }
 }
 
-fn http_failed(error: tokio::task::JoinError) -> Error {
-    Error::internal(format!("the HTTP server ended: {error}"))
+/// The HTTP listener ends only when it is told to.
+fn http_ended(ended: std::result::Result<(), tokio::task::JoinError>) -> Error {
+    let cause =
+        ended.err().map_or_else(|| "before it should".to_owned(), |cause| cause.to_string());
+    Error::internal(format!("the HTTP server ended: {cause}"))
 }
 
 /// How far the life of the server has come.

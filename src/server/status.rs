@@ -56,6 +56,11 @@ impl Refusal {
         Some(Refusal::new(proxima_row_code(*error), detail))
     }
 
+    /// A REST request that is no message: the original's own words, ours beside them.
+    pub(super) fn malformed(detail: impl Into<String>) -> Self {
+        Refusal::new((1005, Fixed("Invalid Arugment")), detail.into())
+    }
+
     fn new((code, reason): (i32, Reason), detail: String) -> Self {
         let reason = match reason {
             Fixed(text) => text.to_owned(),

@@ -5,11 +5,11 @@ from pyproximabe.core.types import proxima_be_pb2 as be
 
 from proxima import (
     BINARY32, FP16, FP32, FP64, INT4, INT8, REASONS, STRING, accepted, collection, column, insert, named, pack,
-    refused, refused_because, repository, status_of, writing,
+    refused, refused_because, repository, status_of, unknown_number, writing,
 )
 
 
-def test_the_checks_come_in_their_documented_order(wire, name):
+def test_the_checks_come_in_their_documented_order(wire, handler, name):
     """Starts with everything wrong and mends one thing at a time: each answer names the next fault."""
     taken = name + "-taken"
     accepted(wire.create_collection(collection(taken)))
@@ -21,7 +21,7 @@ def test_the_checks_come_in_their_documented_order(wire, name):
         if request.collection_name != taken:
             refused(wire.describe_collection(named(request.collection_name)), -4002)
 
-    expect(-2014)
+    expect(unknown_number(handler, -2014))
     request.repository_config.repository_type = 0
     expect(-4000)
     request.collection_name = ""
@@ -103,8 +103,10 @@ COLUMN_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", COLUMN_FAULTS)
-def test_a_column_that_cannot_be_is_refused(wire, name, fault):
+def test_a_column_that_cannot_be_is_refused(wire, handler, name, fault):
     how, code = COLUMN_FAULTS[fault]
+    if fault == "unknown data type":
+        code = unknown_number(handler, code)
     refused(wire.create_collection(collection(name, column("good"), column("bad", **how))), code)
     refused(wire.describe_collection(named(name)), -4002)
 
@@ -149,6 +151,8 @@ def test_a_dimension_no_vector_can_have_is_creatable_but_takes_no_row(wire, name
 UNSAFE_NAMES = ["..", ".", "../escape", "a/b", "/etc/voisin", "a\\b", "..\\escape", "nul\0byte", "new\nline", "a" * 256]
 
 
+# Over HTTP a path separator makes another path; `test_rest.py` has what such paths lead to.
+@pytest.mark.handlers("grpc")
 @pytest.mark.parametrize("unsafe", UNSAFE_NAMES, ids=lambda n: ascii(n)[:16])
 def test_names_that_could_be_taken_for_paths_are_refused(wire, name, unsafe):
     refused_because(wire.create_collection(collection(unsafe)), -1005)
@@ -158,6 +162,7 @@ def test_names_that_could_be_taken_for_paths_are_refused(wire, name, unsafe):
     refused(wire.describe_collection(named(name)), -4002)
 
 
+@pytest.mark.handlers("grpc")
 def test_unsafe_names_touch_nothing_outside_the_data_folder(start_server):
     own = start_server(folder="inner/data")
     outside = own.data.parent

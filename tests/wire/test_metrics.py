@@ -92,8 +92,8 @@ def test_scores_of_growing_segments(wire, name, data_type, metric):
 
 
 @EVERY_CASE
-def test_scores_of_sealed_segments_are_the_same(sealing_server, data_type, metric):
-    wire, name = sealing_server.wire(), f"{TYPE_NAMES[data_type]}-{metric}"
+def test_scores_of_sealed_segments_are_the_same(sealing_server, handler, data_type, metric):
+    wire, name = sealing_server.wire(), f"{TYPE_NAMES[data_type]}-{metric}-{handler}"
     vectors, dimension = load(wire, name, data_type, metric)
     all_sealed(wire, name, documents=200)
     for is_linear in (True, False):

@@ -155,6 +155,7 @@ def test_what_the_client_refuses_itself_never_reaches_the_server(client, name):
     assert status.ok() and response.results == [[]]
 
 
+@pytest.mark.handlers("grpc")
 def test_the_asynchronous_client_does_all_of_it(server, name):
     async def walk():
         client = server.async_client()

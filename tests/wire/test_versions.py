@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from pyproximabe.core.types import proxima_be_pb2 as be
 
 from proxima import accepted
@@ -18,6 +19,7 @@ def test_the_stock_client_connects(server):
     assert isinstance(collections, list)
 
 
+@pytest.mark.handlers("grpc")
 def test_the_stock_asynchronous_client_connects(server):
     async def connect():
         client = server.async_client()
@@ -30,6 +32,7 @@ def test_the_stock_asynchronous_client_connects(server):
     assert status.ok()
 
 
+@pytest.mark.handlers("grpc")
 def test_an_unknown_call_of_the_service_is_unimplemented(server):
     import grpc
 

@@ -4,7 +4,7 @@ import pytest
 
 from proxima import (
     FP32, KEY_MAX, accepted, by_key, collection, column, delete, forwards, hits, insert, keys, knn, refused,
-    refused_because, row, stored, update, value, writing,
+    refused_because, row, stored, unknown_number, update, value, writing,
 )
 
 
@@ -157,8 +157,12 @@ def test_values_given_with_a_delete_are_ignored(wire, made):
     assert set(contents(wire, made)) == {4}
 
 
-def test_an_unknown_operation_acts_as_delete(wire, made):
+def test_an_unknown_operation_acts_as_delete(wire, handler, made):
     accepted(write(wire, made, insert(1, [1, 0], values=["x"])))
+    if handler == "http":
+        refused(write(wire, made, row(7, 1)), unknown_number(handler, 0))
+        assert set(contents(wire, made)) == {1}
+        return
     accepted(write(wire, made, row(7, 1)))
     assert contents(wire, made) == {}
 

@@ -1,50 +1,24 @@
-//! The HTTP listener: whether the process lives, whether it is ready, and what it is.
+//! Whether the process lives, whether it is ready, and what it is.
 
-use std::sync::Arc;
-
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::get;
-use axum::{Json, Router};
 use serde_json::json;
-use tokio::net::TcpListener;
 
-use super::Phases;
-use crate::database::Database;
-use crate::error::{Error, Result};
+use super::Http;
+use crate::error::Error;
 
-/// What the routes answer from.
-#[derive(Clone)]
-struct Health {
-    database: Arc<Database>,
-    phases: Phases,
+pub(super) async fn healthz() -> &'static str {
+    "ok"
 }
 
-/// Serves until the gRPC side has drained, so that a stopping server still says it is not ready.
-pub(super) async fn serve(
-    listener: TcpListener,
-    database: Arc<Database>,
-    phases: Phases,
-) -> Result<()> {
-    let drained = phases.clone().drained();
-    let routes = Router::new()
-        .route("/", get(about))
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(readyz))
-        .with_state(Health { database, phases });
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(drained)
-        .await
-        .map_err(|error| Error::internal(format!("the HTTP server ended: {error}")))
-}
-
-async fn about() -> Json<serde_json::Value> {
+pub(super) async fn about() -> Json<serde_json::Value> {
     Json(json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION") }))
 }
 
 /// A collection that cannot be served is listed, but does not make the others unreachable.
-async fn readyz(State(health): State<Health>) -> (StatusCode, Json<serde_json::Value>) {
-    readiness(health.phases.is_stopping(), &health.database.unserved())
+pub(super) async fn readyz(State(http): State<Http>) -> (StatusCode, Json<serde_json::Value>) {
+    readiness(http.phases.is_stopping(), &http.database.unserved())
 }
 
 fn readiness(

@@ -1,0 +1,103 @@
+//! The HTTP listener: which path leads where. Health lies in `health`, the REST API of Proxima BE in
+//! `rest`, connections and their bounds in `connections`.
+
+mod body;
+mod connections;
+mod health;
+mod proxima_json;
+mod rest;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Phases;
+use super::proxima::Proxima;
+use crate::config::LimitsConfig;
+use crate::database::Database;
+
+/// Calls over HTTP that may be in progress at a time: more than there can be connections.
+const CALLS_MAX: u32 = 1 << 20;
+
+/// What the routes answer from.
+#[derive(Clone)]
+pub(super) struct Http {
+    database: Arc<Database>,
+    proxima: Arc<Proxima>,
+    limits: LimitsConfig,
+    phases: Phases,
+    calls: Calls,
+}
+
+impl Http {
+    pub(super) fn new(
+        database: Arc<Database>,
+        proxima: Arc<Proxima>,
+        limits: &LimitsConfig,
+        phases: Phases,
+    ) -> Self {
+        Http { database, proxima, limits: limits.clone(), phases, calls: Calls::new() }
+    }
+
+    /// The calls in progress, to wait for.
+    pub(super) fn calls(&self) -> Calls {
+        self.calls.clone()
+    }
+
+    /// Counts a call in, until what is returned is dropped. `None` when the server is stopping.
+    fn begin(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = self.calls.0.clone().try_acquire_owned().ok();
+        permit.filter(|_| !self.phases.is_stopping())
+    }
+
+    /// Serves until the calls of both listeners are done, so that a stopping server still says that it
+    /// is not ready. Then answers under way are finished.
+    pub(super) async fn serve(self, listener: TcpListener) {
+        let drained = self.phases.clone().drained();
+        let connections_max = self.limits.http_connections_max;
+        let routes = Router::new()
+            .route("/", get(health::about))
+            .route("/healthz", get(health::healthz))
+            .route("/readyz", get(health::readyz))
+            .fallback(rest::answer)
+            .with_state(self);
+        connections::serve(listener, routes, connections_max, drained).await;
+    }
+}
+
+/// Calls in progress, but for health and the like.
+#[derive(Clone)]
+pub(super) struct Calls(Arc<Semaphore>);
+
+impl Calls {
+    fn new() -> Self {
+        Calls(Arc::new(Semaphore::new(CALLS_MAX as usize)))
+    }
+
+    /// Waits until none is in progress; none begins any more from now on.
+    pub(super) async fn drained(self) {
+        if let Ok(all) = self.0.acquire_many(CALLS_MAX).await {
+            all.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_in_progress_are_waited_for_and_none_begins_meanwhile() {
+        let calls = Calls::new();
+        let first = calls.0.clone().try_acquire_owned().expect("there is room");
+        let mut drained = Box::pin(calls.clone().drained());
+        assert!(futures::poll!(&mut drained).is_pending());
+        assert!(calls.0.clone().try_acquire_owned().is_err(), "a call began while draining");
+        drop(first);
+        drained.await;
+        assert!(calls.0.clone().try_acquire_owned().is_err(), "a call began after draining");
+    }
+}
