@@ -1,6 +1,7 @@
 //! Building and writing the graph of one index column.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 
 use super::column_vectors::ColumnVectors;
 use super::sealed::SegmentContext;
@@ -67,6 +68,10 @@ impl GraphJob<'_> {
         }
         let sample = RecallSample::take(self.column, &self.vectors, codes, self.run);
         let recall = sample.map(|sample| builder.measure(&sample)).unwrap_or_default();
+        // What was measured in part is nothing: the graph would be searched as one that never was.
+        if self.run.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopping);
+        }
         let graph =
             GraphFile { params: &self.params, levels: builder.levels(), entry: builder.entry() };
         let mut file = ChecksumWriter::create(&*self.context.disk, &self.path)?;

@@ -56,6 +56,10 @@ impl TrainedJob<'_> {
             self.run.done.fetch_add(added, Ordering::Relaxed);
         }
         let recall = self.measure(&index);
+        // What was measured in part is nothing: the index would be searched as one that never was.
+        if self.run.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopping);
+        }
         let mut file = ChecksumWriter::create(&*self.context.disk, &self.path)?;
         let written = index.write(&mut file)?;
         written.map_err(|e| Error::io("write", &self.path, &e))?;
