@@ -11,7 +11,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Collection;
 use super::compaction::{MergeJob, Policy, SegmentFacts};
-use super::snapshot::Location;
+use super::snapshot::{Location, Snapshot};
 use super::state::{Frozen, SpaceOwner};
 use super::stats::Merging;
 use crate::error::{Error, Result};
@@ -200,6 +200,33 @@ impl Collection {
                 return;
             }
             sealed.make_cells(&self.schema, &run);
+        }
+    }
+
+    /// Sees to it that what filters asked for is made, beside the queries.
+    pub(super) fn schedule_forward_indexes(self: &Arc<Self>) {
+        let snapshot = self.published.snapshot();
+        let is_due = snapshot.sealed.iter().any(|sealed| sealed.lacks_forward_indexes());
+        if is_due && !self.is_stopping() && self.filter_lane.schedule() {
+            let collection = self.clone();
+            self.compute.build_pool().spawn(move || {
+                collection.make_forward_indexes(&snapshot);
+                collection.filter_lane.unschedule();
+            });
+        }
+    }
+
+    /// Where memory is short, filters look at all values until a later tick.
+    fn make_forward_indexes(&self, snapshot: &Snapshot) {
+        let admit = |bytes| match self.is_stopping() {
+            true => Err(Error::Stopping),
+            false => self.compute.memory().admit("ordering rows for filters", bytes),
+        };
+        for sealed in &snapshot.sealed {
+            if let Err(error) = sealed.make_forward_indexes(admit) {
+                tracing::debug!(collection = self.schema.name, %error, "filters go without an order");
+                return;
+            }
         }
     }
 

@@ -79,6 +79,7 @@ pub struct Collection {
     manifest: Mutex<Manifest>,
     seal_lane: Lane,
     merge_lane: Lane,
+    filter_lane: Lane,
     seal_failure: Mutex<Option<Error>>,
     merge_failure: Mutex<Option<Error>>,
     /// Segments that a merge is reading.
@@ -183,6 +184,7 @@ impl Collection {
             manifest: Mutex::new(manifest),
             seal_lane: Lane::default(),
             merge_lane: Lane::default(),
+            filter_lane: Lane::default(),
             seal_failure: Mutex::new(None),
             merge_failure: Mutex::new(None),
             merging: Mutex::new(None),
@@ -380,8 +382,8 @@ impl Collection {
         Ok(Arc::new(Filter::parse(&raw.text, &raw.params, &self.schema)?))
     }
 
-    /// [`Collection::query`] among the rows that a filter lets through, beside its own. At least `topk` rows are found
-    /// where that many are live and let through.
+    /// [`Collection::query`] among the rows that a filter lets through, beside its own. At least `topk`
+    /// rows are found where that many are live and let through.
     pub async fn query_among(
         self: &Arc<Self>,
         mut request: KnnRequest,
@@ -413,6 +415,9 @@ impl Collection {
                 profile.queue = queued.elapsed();
                 let filter = filter.as_ref();
                 let reply = collection.search(Place::Search, &plan, filter, &snapshot, profile)?;
+                if filter.is_some() {
+                    collection.schedule_forward_indexes();
+                }
                 let reply = reply.ok_or_else(|| Error::internal("a search was cut short"))?;
                 Ok(reply.with_forwards(asked_for))
             })
@@ -514,6 +519,7 @@ impl Collection {
         if self.next_merge().is_some() || self.lacks_cells() {
             self.schedule_merge();
         }
+        self.schedule_forward_indexes();
     }
 
     /// True when background work ends.
@@ -597,13 +603,15 @@ impl Collection {
         self.is_dropped.store(false, Ordering::SeqCst);
     }
 
-    /// Blocks until no seal and no merge is due, or until one fails.
+    /// Blocks until no seal and no merge is due, and what filters asked for is made, or until one fails.
     pub fn settle(self: &Arc<Self>) {
         while !self.is_stopping() {
             self.schedule_seal();
             self.seal_lane.wait_until_idle();
             self.schedule_merge();
             self.merge_lane.wait_until_idle();
+            self.schedule_forward_indexes();
+            self.filter_lane.wait_until_idle();
             let is_settled =
                 self.writer.lock().state.frozen.is_empty() && self.next_merge().is_none();
             if is_settled || self.has_failed_in_background() {

@@ -53,6 +53,7 @@ pub(super) fn load(
         folder: folder.to_path_buf(),
         forward: forward.tree(&schema.uuid),
         schema: schema.clone(),
+        filter_index_rows_min: config.filter_index_rows_min,
     };
     let mut sealed = Vec::with_capacity(manifest.segments.len());
     let mut keys = Keys::new();

@@ -69,12 +69,15 @@ pub struct MemoryReport {
     pub deletes: u64,
     /// Graphs that are being made, with the codes that they are made by.
     pub builds: u64,
+    /// Sealed rows in the order of forward columns, for filters.
+    pub filters: u64,
 }
 
 impl MemoryReport {
     /// All of it.
     pub fn total(&self) -> u64 {
-        self.growing + self.codes + self.graphs + self.keys + self.deletes + self.builds
+        let rows = self.growing + self.keys + self.deletes + self.filters;
+        rows + self.codes + self.graphs + self.builds
     }
 }
 
@@ -183,6 +186,7 @@ impl Collection {
             let (codes, graphs) = sealed.index_bytes();
             report.codes += codes;
             report.graphs += graphs;
+            report.filters += sealed.forward_index_bytes();
             report.deletes += size_of_val(sealed.tombstones.marks()) as u64;
         }
         report

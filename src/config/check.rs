@@ -22,6 +22,8 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("segment.seal_bytes_max", KIB, TIB),
     // Above every possible segment: never a graph.
     ("segment.graph_rows_min", 0, u32::MAX as u64),
+    // Above every possible segment: never.
+    ("segment.filter_index_rows_min", 0, u32::MAX as u64),
     ("segment.segments_max", 1, 65_536),
     ("segment.frozen_max", 1, 1_024),
     ("compute.search_threads", 0, 1_024),

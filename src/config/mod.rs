@@ -101,6 +101,9 @@ pub struct SegmentConfig {
     pub seal_bytes_max: u64,
     /// Sealed rows without a graph are scanned exactly until this many wait; then they get one.
     pub graph_rows_min: u64,
+    /// Sealed segments of at least this many rows keep their rows in the order of those forward columns
+    /// that filters ask for.
+    pub filter_index_rows_min: u32,
     /// A segment is rewritten without its deleted rows when they are more than this share of it (0 to 1).
     pub deleted_share_max: f64,
     /// Sealed segments a collection may hold before small ones are merged whatever they cost.
@@ -115,6 +118,7 @@ impl Default for SegmentConfig {
             seal_rows_max: 32_768,
             seal_bytes_max: 256 << 20,
             graph_rows_min: 10_000,
+            filter_index_rows_min: 16_384,
             deleted_share_max: 0.2,
             segments_max: 256,
             frozen_max: 8,

@@ -25,6 +25,15 @@ impl RowSet {
         Self::from_words((0..rows).step_by(WORD).map(word).collect())
     }
 
+    /// The set of these rows, all below `count`.
+    pub fn from_rows(count: u32, rows: &[u32]) -> Self {
+        let mut words = vec![0; (count as usize).div_ceil(WORD)];
+        for row in rows.iter().map(|row| *row as usize) {
+            words[row / WORD] |= 1 << (row % WORD);
+        }
+        Self::from_words(words)
+    }
+
     /// The set whose bitmap these words are, lowest bit first.
     pub fn from_words(words: Vec<u64>) -> Self {
         let count = words.iter().map(|word| word.count_ones() as usize).sum();
@@ -116,6 +125,8 @@ mod tests {
             prop_assert_eq!(set.len(), rows.len());
             prop_assert!(set.iter().eq(rows.iter().copied()));
             prop_assert!((0..1_100).all(|row| set.contains(row) == rows.contains(&row)));
+            let listed: Vec<u32> = rows.iter().copied().collect();
+            prop_assert_eq!(&set, &RowSet::from_rows(1_000, &listed));
             let others = RowSet::from_fn(700, |row| row % 3 != 0);
             let both = rows.iter().copied().filter(|row| *row < 700 && row % 3 != 0);
             prop_assert!(set.intersection(&others).iter().eq(both));

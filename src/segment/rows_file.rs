@@ -306,6 +306,11 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// The values of a forward column, if the file has it.
+    pub(super) fn column(&self, column: usize) -> Option<&ArrayRef> {
+        self.forward.get(column)
+    }
+
     /// The forward values of a row of this batch.
     pub fn forward(&self, row: usize) -> ForwardRow {
         self.forward.iter().map(|array| value_at(array, row)).collect()

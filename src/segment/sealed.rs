@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::block::complete;
 use super::column_index::ColumnIndex;
 use super::column_vectors::ColumnVectors;
+use super::forward_column::ForwardColumn;
+use super::forward_index::{ForwardIndex, ValueOrder, Zones};
 use super::forward_store::{ForwardTree, StoredSegment};
 use super::rows_file::{KindSet, RowsFile};
 use super::tombstones::{self, Tombstones};
@@ -34,6 +36,8 @@ pub struct SegmentContext {
     pub schema: Arc<CollectionSchema>,
     /// The collection's forward values.
     pub forward: ForwardTree,
+    /// Rows from which forward columns are indexed for filters.
+    pub filter_index_rows_min: u32,
 }
 
 /// Fewer rows are scanned as quickly without codes.
@@ -76,6 +80,10 @@ pub struct Sealed {
     vectors: Vec<u32>,
     /// Codes of columns without an index, for exact search.
     flat: Vec<Option<FlatCodes>>,
+    /// What is known of each forward column.
+    forward_indexes: Vec<ForwardIndex>,
+    /// Enough rows for that to be made.
+    is_indexable: bool,
     forward: ForwardTree,
     stored: StoredSegment,
     /// The forward store holds just this segment's values.
@@ -151,6 +159,8 @@ impl Sealed {
             is_stored: AtomicBool::new(context.forward.has_segment(stored)),
             stored,
             flat: flat_codes(context, &rows, &indexes),
+            is_indexable: rows.rows >= context.filter_index_rows_min,
+            forward_indexes: rows.kinds.iter().map(|_| ForwardIndex::default()).collect(),
             rows,
             vectors,
             indexes,
@@ -264,6 +274,48 @@ impl Sealed {
     /// The forward values of a row from the segment's own file.
     pub fn filed_forward(&self, row: u32) -> ForwardRow {
         self.rows.locate(row).map_or_else(ForwardRow::default, |(batch, at)| batch.forward(at))
+    }
+
+    /// The values of a forward column, where they lie.
+    pub fn forward_column(&self, column: usize) -> ForwardColumn<'_> {
+        ForwardColumn::new(&self.rows, column)
+    }
+
+    /// The primary keys, as if they were a forward column.
+    pub fn key_column(&self) -> ForwardColumn<'_> {
+        ForwardColumn::of_keys(&self.rows)
+    }
+
+    /// What is known of a forward column so far. What is not is made when
+    /// [`Sealed::make_forward_indexes`] comes by.
+    pub fn forward_index(&self, column: usize) -> (Option<&Zones>, Option<&ValueOrder>) {
+        self.forward_indexes.get(column).map_or((None, None), |index| index.get(self.is_indexable))
+    }
+
+    /// True where the rows are known in the order of a forward column.
+    pub fn has_order(&self, column: usize) -> bool {
+        self.forward_indexes.get(column).is_some_and(ForwardIndex::has_order)
+    }
+
+    /// True where [`Sealed::make_forward_indexes`] has something to do.
+    pub fn lacks_forward_indexes(&self) -> bool {
+        self.forward_indexes.iter().any(ForwardIndex::is_lacking)
+    }
+
+    /// Makes what filters have asked for, column by column, as long as `admit` lets it take so many
+    /// bytes.
+    pub fn make_forward_indexes(&self, admit: impl Fn(u64) -> Result<()>) -> Result<()> {
+        for (column, index) in self.forward_indexes.iter().enumerate() {
+            if index.is_lacking() {
+                index.make(&self.forward_column(column), self.rows(), &admit)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that filters have for looking up rows.
+    pub fn forward_index_bytes(&self) -> u64 {
+        self.forward_indexes.iter().map(ForwardIndex::memory_bytes).sum::<usize>() as u64
     }
 
     /// Kinds of every forward column.

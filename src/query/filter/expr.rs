@@ -100,21 +100,28 @@ impl<'r> Row<'r> for PlainRow<'r> {
 }
 
 impl Expr {
-    /// Values that are looked at for one row, at least 1.
-    pub fn values(&self) -> u64 {
-        let of = |parts: &[Expr]| parts.iter().map(Expr::values).sum();
+    /// Shows all that is read to `look`, as often as it is: columns, and `None` for the key.
+    pub fn for_each_read(&self, look: &mut impl FnMut(Option<usize>)) {
         match self {
-            Expr::Constant(_) | Expr::Column(_) | Expr::Key => 1,
+            Expr::Column(column) => look(Some(*column)),
+            Expr::Key => look(None),
+            Expr::Constant(_) => {}
             Expr::Negative(inner)
             | Expr::In(inner, _)
             | Expr::Like(inner, _)
             | Expr::IsNull(inner)
-            | Expr::Not(inner) => inner.values(),
-            Expr::Arithmetic(_, left, right) => left.values() + right.values(),
-            Expr::Compare(first, rest) => {
-                rest.iter().map(|(_, expr)| expr.values()).sum::<u64>() + first.values()
+            | Expr::Not(inner) => inner.for_each_read(look),
+            Expr::Arithmetic(_, left, right) => {
+                left.for_each_read(look);
+                right.for_each_read(look);
             }
-            Expr::And(terms) | Expr::Or(terms) => of(terms),
+            Expr::Compare(first, rest) => {
+                first.for_each_read(look);
+                rest.iter().for_each(|(_, expr)| expr.for_each_read(look));
+            }
+            Expr::And(terms) | Expr::Or(terms) => {
+                terms.iter().for_each(|term| term.for_each_read(look));
+            }
         }
     }
 

@@ -3,14 +3,23 @@
 //!
 //! The text becomes words (`token`), a tree (`parse`), and an expression over the columns of a
 //! collection (`bind`), whose meaning for one row (`expr`) is the truth that all else agrees with.
+//!
+//! Sealed segments are evaluated as a whole (`columnar`): conditions on one column (`test`) by looking up
+//! the rows in the order of its values or by tight loops over these (`scan`), arithmetic and comparisons
+//! of columns run by run (`lanes`).
 
 mod arithmetic;
 mod bind;
+mod columnar;
+mod columns;
 mod expr;
 mod fault;
+mod lanes;
 mod parse;
 mod pattern;
+mod scan;
 mod syntax;
+mod test;
 mod token;
 mod value_set;
 
@@ -23,6 +32,7 @@ use super::execute::{RowFilter, SegmentRef};
 use crate::error::{Error, Result};
 use crate::index::RowSet;
 use crate::schema::{CollectionSchema, FilterParam, Value};
+use crate::segment::GrowingView;
 
 /// Longest text of a filter, in bytes.
 const TEXT_BYTES_MAX: usize = 65_536;
@@ -70,6 +80,20 @@ impl Filter {
         Ok(Filter { expr })
     }
 
+    /// Rows that are not sealed lie row by row, and are looked at so.
+    fn growing_rows(&self, view: &GrowingView) -> RowSet {
+        let mut rows = Vec::new();
+        for block in &view.blocks {
+            for (place, forward) in block.forward.iter().enumerate() {
+                let key = block.rows.keys.get(place);
+                if key.is_some_and(|key| self.matches(*key, forward)) {
+                    rows.push(block.first_row + place as u32);
+                }
+            }
+        }
+        RowSet::from_rows(view.rows, &rows)
+    }
+
     /// True for a row that the filter lets through: its key, and its forward values in schema order.
     pub fn matches(&self, key: u64, forward: &[Option<Value>]) -> bool {
         self.expr.truth(&PlainRow { key, forward }) == Some(true)
@@ -78,15 +102,24 @@ impl Filter {
 
 impl RowFilter for Filter {
     fn rows(&self, segment: &SegmentRef<'_>) -> Arc<RowSet> {
-        let matches = |row| {
-            let key = segment.key(row);
-            key.is_some_and(|key| self.matches(key, &segment.forward(row)))
-        };
-        Arc::new(RowSet::from_fn(segment.rows() as u32, matches))
+        Arc::new(match segment {
+            SegmentRef::Sealed(sealed) => RowSet::from_words(columnar::rows(sealed, &self.expr)),
+            SegmentRef::Growing(view) => self.growing_rows(view),
+        })
     }
 
     fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
-        segment.rows().saturating_mul(self.expr.values())
+        let mut values = 0;
+        self.expr.for_each_read(&mut |read| {
+            values += match (segment, read) {
+                // What is left is a pass over the bitmap.
+                (SegmentRef::Sealed(sealed), Some(column)) if sealed.has_order(column) => {
+                    segment.rows() / 64
+                }
+                _ => segment.rows(),
+            };
+        });
+        values.max(segment.rows() / 64)
     }
 }
 

@@ -71,6 +71,25 @@ impl Pattern {
         }
         last.is_end(rest)
     }
+
+    /// The text that all matches begin with, and whether that is all that is asked of them.
+    pub fn prefix(&self) -> (String, bool) {
+        let plain = |text: &Finder<'_>| String::from_utf8_lossy(text.needle()).into_owned();
+        match &self.pieces[..] {
+            [Piece::Plain(start), Piece::Plain(end)] => (plain(start), end.needle().is_empty()),
+            [Piece::Plain(start), ..] => (plain(start), false),
+            [Piece::Gaps(gaps), ..] => (gaps.characters.iter().map_while(|c| *c).collect(), false),
+            [] => (String::new(), false),
+        }
+    }
+
+    /// The one text that matches, where there is only one.
+    pub fn exact(&self) -> Option<String> {
+        match &self.pieces[..] {
+            [Piece::Plain(text)] => Some(String::from_utf8_lossy(text.needle()).into_owned()),
+            _ => None,
+        }
+    }
 }
 
 impl Piece {
@@ -204,6 +223,22 @@ mod tests {
         assert!(Pattern::new("a\\").is_err());
         assert!(Pattern::new(&"a".repeat(PATTERN_CHARS_MAX)).is_ok());
         assert!(Pattern::new(&"a".repeat(PATTERN_CHARS_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn a_pattern_tells_what_its_matches_begin_with() {
+        let check = |text: &str, prefix: &str, is_all, exact: Option<&str>| {
+            let pattern = Pattern::new(text).expect(text);
+            assert_eq!(pattern.prefix(), (prefix.to_owned(), is_all), "{text}");
+            assert_eq!(pattern.exact().as_deref(), exact, "{text}");
+        };
+        check("ab%", "ab", true, None);
+        check("ab%c", "ab", false, None);
+        check("ab%%", "ab", false, None);
+        check("ab", "ab", false, Some("ab"));
+        check("a_b%", "a", false, None);
+        check("%", "", true, None);
+        check("_", "", false, None);
     }
 
     /// The plainest matcher there is.

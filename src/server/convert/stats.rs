@@ -28,6 +28,7 @@ pub fn stats_reply(
             keys: memory.keys,
             deletes: memory.deletes,
             builds: memory.builds,
+            filters: memory.filters,
             total: memory.total(),
         }),
         server_memory: Some(wire::ServerMemory {
