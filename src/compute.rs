@@ -12,6 +12,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use crate::cancel::{Cancel, CancelOnDrop};
 use crate::config::ComputeConfig;
 use crate::error::{Error, Result};
 use crate::memory::MemoryLimit;
@@ -98,11 +99,11 @@ impl Compute {
         &self.build
     }
 
-    /// Runs a search on its pool. Refused when too many wait already; skipped when the caller has
-    /// gone before it starts.
+    /// Runs a search on its pool. Refused when too many wait already. When the caller has gone, which is
+    /// when the future is dropped, it is skipped if it has not started, and otherwise told.
     pub async fn search<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let permit = self.search_permits.clone().try_acquire_owned().map_err(|_| Error::Busy {
             what: "the queue of searches",
@@ -116,7 +117,7 @@ impl Compute {
     /// being refused.
     pub async fn search_in_turn<T: Send + 'static>(
         &self,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let permit = self.search_permits.clone().acquire_owned().await;
         self.run(permit.map_err(|_| Error::Stopping)?, work).await
@@ -125,15 +126,17 @@ impl Compute {
     async fn run<T: Send + 'static>(
         &self,
         permit: OwnedSemaphorePermit,
-        work: impl FnOnce() -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(search) = &self.search else { return Err(Error::Stopping) };
         let (reply, answer) = oneshot::channel();
+        let waiting = CancelOnDrop::default();
+        let cancel = waiting.cancel();
         search.spawn_blocking(move || {
             let _permit = permit;
-            if !reply.is_closed() {
+            if !cancel.is_set() {
                 // A caller who hangs up now only wastes the answer.
-                let _ = reply.send(work());
+                let _ = reply.send(work(&cancel));
             }
         });
         answer.await.unwrap_or_else(|_| Err(Error::internal("a search ended without an answer")))

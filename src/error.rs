@@ -206,6 +206,10 @@ pub enum Error {
     )]
     ScrollGone,
 
+    /// Nobody waits for the answer any more, so that nobody sees this either.
+    #[error("the caller's deadline has passed, or the caller hung up")]
+    Cancelled,
+
     // ----- A retry can help -----
     /// What a caller asks for would take more memory than the process may have.
     #[error(

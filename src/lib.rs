@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod bench;
+pub mod cancel;
 pub mod cli;
 pub mod collection;
 pub mod compute;

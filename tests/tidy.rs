@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["simd", "compute"],
     &["memory"],
     &["schema"],
-    &["config"],
+    &["config", "cancel"],
     &["error", "ids"],
 ];
 

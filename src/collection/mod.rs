@@ -21,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::cancel::Cancel;
 use crate::compute::Compute;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
@@ -404,18 +405,19 @@ impl Collection {
         // Handing a short query to another thread and back would cost more than the search. A caller
         // who asks on and on makes room for others now and then.
         tokio::task::consume_budget().await;
-        let reply = self.search(Place::Socket, &plan, filter.as_ref(), &snapshot, profile)?;
+        let (among, never) = (filter.as_ref(), Cancel::default());
+        let reply = self.search(Place::Socket, &never, &plan, among, &snapshot, profile)?;
         if let Some(reply) = reply {
             return Ok(reply.with_forwards(asked_for));
         }
         let queued = Instant::now();
         let collection = self.clone();
         self.compute
-            .search(move || {
+            .search(move |cancel| {
                 profile.queue = queued.elapsed();
-                let filter = filter.as_ref();
-                let reply = collection.search(Place::Search, &plan, filter, &snapshot, profile)?;
-                if filter.is_some() {
+                let (place, among) = (Place::Search, filter.as_ref());
+                let reply = collection.search(place, cancel, &plan, among, &snapshot, profile)?;
+                if among.is_some() {
                     collection.schedule_forward_indexes();
                 }
                 let reply = reply.ok_or_else(|| Error::internal("a search was cut short"))?;
@@ -427,12 +429,13 @@ impl Collection {
     fn search(
         &self,
         place: Place,
+        cancel: &Cancel,
         plan: &KnnPlan,
         filter: Option<&SharedFilter>,
         snapshot: &Snapshot,
         profile: QueryProfile,
     ) -> Result<Option<KnnReply>> {
-        let reply = self.search_among(place, plan, filter, snapshot, profile)?;
+        let reply = self.search_among(place, cancel, plan, filter, snapshot, profile)?;
         let is_among =
             |expiry: &Expiry, reply: &KnnReply| expiry.is_among(plan, &reply.results, now());
         match (&self.expiry, &reply) {
@@ -443,7 +446,7 @@ impl Collection {
             Place::Socket => Ok(None),
             Place::Search => {
                 let filter = self.among_current(filter.cloned())?;
-                self.search_among(place, plan, filter.as_ref(), snapshot, profile)
+                self.search_among(place, cancel, plan, filter.as_ref(), snapshot, profile)
             }
         }
     }
@@ -451,6 +454,7 @@ impl Collection {
     fn search_among(
         &self,
         place: Place,
+        cancel: &Cancel,
         plan: &KnnPlan,
         filter: Option<&SharedFilter>,
         snapshot: &Snapshot,
@@ -463,7 +467,7 @@ impl Collection {
         };
         let segments = snapshot.segments();
         let (schema, sequence) = (&*self.schema, snapshot.sequence);
-        let view = View { schema, segments: &segments, filter, sequence };
+        let view = View { schema, segments: &segments, filter, sequence, cancel };
         match place {
             Place::Socket if !is_short(&view, plan) => Ok(None),
             place => execute(&self.compute, place, &view, plan, limits, profile),
@@ -474,7 +478,7 @@ impl Collection {
     pub async fn get(self: &Arc<Self>, key: u64) -> Result<Option<Hit>> {
         self.check_open()?;
         let collection = self.clone();
-        let found = self.compute.search(move || Ok(collection.published.forward(key))).await?;
+        let found = self.compute.search(move |_| Ok(collection.published.forward(key))).await?;
         let expiry = self.expiry.as_ref();
         let found = found
             .filter(|forward| !expiry.is_some_and(|expiry| expiry.has_expired(forward, now())));

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::snapshot::Snapshot;
 use super::{Collection, now};
+use crate::cancel::Cancel;
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::RowSet;
@@ -66,7 +67,9 @@ impl Reader {
         bytes_max: u64,
     ) -> Result<(RowBatch, bool)> {
         let reader = self.clone();
-        let read = move || Ok(reader.read(&mut reader.progress.lock(), rows_max, bytes_max));
+        let read = move |cancel: &Cancel| {
+            reader.read(&mut reader.progress.lock(), rows_max, bytes_max, cancel)
+        };
         self.compute.search_in_turn(read).await
     }
 
@@ -78,37 +81,45 @@ impl Reader {
         bytes_max: u64,
     ) -> Result<(RowBatch, bool)> {
         let reader = self.clone();
-        let read = move || {
+        let read = move |cancel: &Cancel| {
             let mut progress = reader.progress.lock();
             if progress.after != after {
                 progress.ahead.clear();
                 progress.after = after;
             }
-            Ok(reader.read(&mut progress, rows_max, bytes_max))
+            reader.read(&mut progress, rows_max, bytes_max, cancel)
         };
         self.compute.search(read).await
     }
 
-    fn read(&self, progress: &mut Progress, rows_max: usize, bytes_max: u64) -> (RowBatch, bool) {
+    /// Where it fails, `progress` goes on to hold what comes behind its key.
+    fn read(
+        &self,
+        progress: &mut Progress,
+        rows_max: usize,
+        bytes_max: u64,
+        cancel: &Cancel,
+    ) -> Result<(RowBatch, bool)> {
         let segments = self.snapshot.segments();
-        let view = view(&self.schema, &segments, &self.snapshot);
+        let view = view(&self.schema, &segments, &self.snapshot, cancel);
         if let (Some(filter), None) = (&self.filter, &progress.allowed) {
             progress.allowed = Some(segments.iter().map(|segment| filter.rows(segment)).collect());
         }
-        let look_ahead = |progress: &mut Progress| {
+        let look_ahead = |progress: &mut Progress| -> Result<()> {
             if progress.ahead.is_empty() {
                 let count = AHEAD_ROWS.max(rows_max);
                 let allowed = progress.allowed.as_deref();
-                progress.ahead = next_rows(&view, allowed, progress.after, count).into();
+                progress.ahead = next_rows(&view, allowed, progress.after, count)?.into();
             }
+            Ok(())
         };
-        look_ahead(progress);
+        look_ahead(progress)?;
         let places: Vec<RowPlace> = progress.ahead.iter().take(rows_max).copied().collect();
-        let batch = fetch_rows(&view, &self.columns, &places, bytes_max);
+        let batch = fetch_rows(&view, &self.columns, &places, bytes_max)?;
         progress.ahead.drain(..batch.keys.len());
         progress.after = batch.keys.last().copied().or(progress.after);
-        look_ahead(progress);
-        (batch, !progress.ahead.is_empty())
+        look_ahead(progress)?;
+        Ok((batch, !progress.ahead.is_empty()))
     }
 }
 
@@ -116,8 +127,9 @@ fn view<'a>(
     schema: &'a CollectionSchema,
     segments: &'a [SegmentRef<'a>],
     snapshot: &Snapshot,
+    cancel: &'a Cancel,
 ) -> View<'a> {
-    View { schema, segments, filter: None, sequence: snapshot.sequence }
+    View { schema, segments, filter: None, sequence: snapshot.sequence, cancel }
 }
 
 /// Readers that are kept between the calls of those who page through a collection.
@@ -280,7 +292,7 @@ impl Collection {
         }
         let columns = RowColumns::new(&self.schema, choice)?;
         let collection = self.clone();
-        let read = move || {
+        let read = move |cancel: &Cancel| {
             let (snapshot, mut places) = collection.published.places(&keys);
             let segments = snapshot.segments();
             if let Some(expiry) = &collection.expiry {
@@ -290,9 +302,9 @@ impl Collection {
                     !expiry.has_expired(&forward, now)
                 });
             }
-            let view = view(&collection.schema, &segments, &snapshot);
+            let view = view(&collection.schema, &segments, &snapshot, cancel);
             let bytes_max = collection.config.limits.reply_bytes_max;
-            let rows = fetch_rows(&view, &columns, &places, bytes_max);
+            let rows = fetch_rows(&view, &columns, &places, bytes_max)?;
             match rows.keys.len() == places.len() {
                 true => Ok((rows, columns)),
                 false => Err(Error::LimitExceeded {
@@ -311,14 +323,14 @@ impl Collection {
         self.check_open()?;
         let filter = self.among_current(filter)?;
         let collection = self.clone();
-        let count = move || {
+        let count = move |cancel: &Cancel| {
             let snapshot = collection.published.snapshot();
             let segments = snapshot.segments();
-            let view = view(&collection.schema, &segments, &snapshot);
+            let view = view(&collection.schema, &segments, &snapshot, cancel);
             let allowed = filter.map(|filter| {
                 segments.iter().map(|segment| filter.rows(segment)).collect::<Vec<_>>()
             });
-            Ok(count_rows(&view, allowed.as_deref()))
+            count_rows(&view, allowed.as_deref())
         };
         self.compute.search(count).await
     }

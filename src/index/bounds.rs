@@ -5,6 +5,7 @@ use std::cell::RefCell;
 
 use super::codes::Codes;
 use super::shortlist::Shortlist;
+use crate::cancel::{CANCEL_ROWS, Cancel};
 use crate::schema::Metric;
 use crate::simd::CodeQuery;
 
@@ -56,14 +57,24 @@ impl<'a> Bounds<'a> {
     }
 
     /// Offers every node that `admits` accepts and that may be among the nearest to `score`, which
-    /// returns the score that the next one has to stay below or reach.
-    pub fn scan(&self, k: usize, admits: impl Fn(u32) -> bool, mut score: impl FnMut(u32) -> f32) {
+    /// returns the score that the next one has to stay below or reach. Some `k` are scored before the
+    /// others, in the hope that these need not be.
+    pub fn scan(
+        &self,
+        k: usize,
+        cancel: &Cancel,
+        admits: impl Fn(u32) -> bool,
+        mut score: impl FnMut(u32) -> f32,
+    ) {
         BOUNDS.with_borrow_mut(|bounds| {
             bounds.clear();
             let mut first = Shortlist::new(FIRST_FACTOR * k + FIRST_EXTRA);
             let count = self.codes.len() as u32;
             let (mut sums, mut ids) = ([0; RUN], [0; RUN]);
             for start in (0..count).step_by(RUN) {
+                if (start as usize).is_multiple_of(CANCEL_ROWS) && cancel.is_set() {
+                    return;
+                }
                 let run = (count - start).min(RUN as u32) as usize;
                 ids.iter_mut().zip(start..).for_each(|(place, id)| *place = id);
                 let (ids, sums) = (&ids[..run], &mut sums[..run]);
@@ -82,9 +93,14 @@ impl<'a> Bounds<'a> {
                 }
                 bounds[id as usize] = f32::INFINITY;
             }
-            for (id, bound) in bounds.iter().enumerate() {
-                if *bound <= limit && *bound < f32::INFINITY {
-                    limit = score(id as u32);
+            for (run, bounds) in bounds.chunks(CANCEL_ROWS).enumerate() {
+                if cancel.is_set() {
+                    return;
+                }
+                for (id, bound) in (run * CANCEL_ROWS..).zip(bounds) {
+                    if *bound <= limit && *bound < f32::INFINITY {
+                        limit = score(id as u32);
+                    }
                 }
             }
         });

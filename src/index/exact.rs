@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::row_set::RowSet;
 use super::topk::{Candidate, TopK};
+use crate::cancel::Cancel;
 use crate::simd::Query;
 use arrow_buffer::BooleanBuffer;
 
@@ -37,6 +38,8 @@ pub struct ScanTarget<'a> {
     pub allowed: Option<&'a RowSet>,
     /// Which segment of the snapshot this is, and the row number of the first row.
     pub place: (u32, u32),
+    /// Ends the scan.
+    pub cancel: &'a Cancel,
 }
 
 impl ScanTarget<'_> {
@@ -55,7 +58,7 @@ pub fn scan(query: &Query, target: &ScanTarget<'_>, top: &mut TopK) {
         scores.resize(RUN_ROWS, 0.0);
         let rows = target.keys.len().min(target.marks.len());
         let mut first = 0;
-        while first < rows {
+        while first < rows && !target.cancel.is_set() {
             let count = RUN_ROWS.min(rows - first);
             let start = first * target.vector_bytes;
             let Some(run) = target.vectors.get(start..start + count * target.vector_bytes) else {

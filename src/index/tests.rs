@@ -10,6 +10,7 @@ use super::{
     Bounds, BuildParams, BuildRun, Cells, CodeSpace, Codes, GraphBuilder, HnswGraph, Ranker,
     RowSpace, Space, Vectors,
 };
+use crate::cancel::Cancel;
 use crate::native::{Graph, GraphFile, GraphParams, read_links};
 use crate::schema::{Effort, ElementType, IndexKind, Metric, VectorColumn};
 use crate::simd::Query;
@@ -450,7 +451,7 @@ fn bounds_hide_no_row_that_is_near_enough() {
                 let scores = scores(&column, &rows, &query);
                 let (k, is_in) = (10, |id: u32| id % 7 != 3);
                 let mut kept: Vec<(f32, u32)> = Vec::new();
-                bounds.scan(k, is_in, |id| {
+                bounds.scan(k, &Cancel::default(), is_in, |id| {
                     assert!(is_in(id));
                     looked_at.0 += 1;
                     kept.push((scores[id as usize], id));

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::reply::{Hit, KnnReply, QueryProfile};
 use super::rows::chosen;
+use crate::cancel::{CANCEL_ROWS, Cancel};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::{Candidate, RowSet, TopK};
@@ -94,6 +95,8 @@ pub struct View<'a> {
     pub filter: Option<&'a dyn RowFilter>,
     /// The snapshot's sequence.
     pub sequence: u64,
+    /// Says when nobody waits for the answer any more.
+    pub cancel: &'a Cancel,
 }
 
 /// Bounds on one answer.
@@ -176,7 +179,7 @@ pub fn execute(
     limits: ReplyLimits,
     mut profile: QueryProfile,
 ) -> Result<Option<KnnReply>> {
-    let View { schema, segments, filter, sequence } = *view;
+    let View { schema, segments, filter, sequence, cancel } = *view;
     let started = Instant::now();
     let rows: u64 = segments.iter().map(SegmentRef::rows).sum();
     let k = plan.topk.min(usize::try_from(rows).unwrap_or(usize::MAX));
@@ -206,7 +209,8 @@ pub fn execute(
         filter.map(|filter| segments.iter().map(|segment| filter.rows(segment)).collect());
     let allowed = allowed.as_deref();
     let walked = AtomicBool::new(false);
-    let search = Search { compute, place, column, plan, k, segments, allowed, sequence, walked };
+    let search =
+        Search { compute, place, column, plan, k, segments, allowed, sequence, cancel, walked };
     let found: std::result::Result<Vec<Vec<Candidate>>, Stop> = match &plan.vectors[..] {
         [vector] => search.one(vector).map(|found| vec![found]),
         vectors if place == Place::Socket => vectors.iter().map(|v| search.one(v)).collect(),
@@ -219,7 +223,7 @@ pub fn execute(
     };
     profile.execute = started.elapsed();
     let started = Instant::now();
-    reply.results = fetch(schema, segments, plan, found, limits.bytes_max)?;
+    reply.results = fetch(view, plan, found, limits.bytes_max)?;
     profile.merge_and_sort = started.elapsed();
     reply.exact = !search.walked.load(Ordering::Relaxed);
     reply.profile = profile;
@@ -228,25 +232,27 @@ pub fn execute(
 
 /// The winners with their forward values, as long as these fit into a reply.
 fn fetch(
-    schema: &CollectionSchema,
-    segments: &[SegmentRef<'_>],
+    view: &View<'_>,
     plan: &KnnPlan,
     found: Vec<Vec<Candidate>>,
     bytes_max: u64,
 ) -> Result<Vec<Vec<Hit>>> {
     let named = |name: &String| name.len() + 16;
     let names: usize = match &plan.forwards {
-        None => schema.forward_columns.iter().map(named).sum(),
-        Some(columns) => columns.iter().map(|at| named(&schema.forward_columns[*at])).sum(),
+        None => view.schema.forward_columns.iter().map(named).sum(),
+        Some(columns) => columns.iter().map(|at| named(&view.schema.forward_columns[*at])).sum(),
     };
     let mut bytes = 0;
     let mut results = Vec::with_capacity(found.len());
     for candidates in found {
         let mut hits = Vec::with_capacity(candidates.len());
         for candidate in candidates {
+            if hits.len().is_multiple_of(CANCEL_ROWS) {
+                view.cancel.check()?;
+            }
             let (segment, row) = candidate.place;
             let forward =
-                chosen(plan.forwards.as_deref(), || segments[segment as usize].forward(row));
+                chosen(plan.forwards.as_deref(), || view.segments[segment as usize].forward(row));
             let values: usize = forward.iter().flatten().map(Value::payload_bytes).sum();
             bytes += (16 + names + values) as u64;
             if bytes > bytes_max {
@@ -273,6 +279,7 @@ struct Search<'a> {
     segments: &'a [SegmentRef<'a>],
     allowed: Option<&'a [Arc<RowSet>]>,
     sequence: u64,
+    cancel: &'a Cancel,
     /// A graph was walked, which may have missed something.
     walked: AtomicBool,
 }
@@ -319,6 +326,7 @@ impl Search<'_> {
         vector: &[u8],
         top: &mut TopK,
     ) -> std::result::Result<(), Stop> {
+        self.cancel.check()?;
         let segment = &self.segments[position];
         let allowed = self.allowed.map(|sets| &*sets[position]);
         if allowed.is_some_and(RowSet::is_empty) {
@@ -339,6 +347,7 @@ impl Search<'_> {
             refine_k: self.plan.refine_k,
             sequence: self.sequence,
             segment: position as u32,
+            cancel: self.cancel,
         };
         if let Some((sealed, index)) = index_for(segment, self.plan, self.k) {
             let mut own = TopK::new(self.k, None);
@@ -358,6 +367,6 @@ impl Search<'_> {
             SegmentRef::Growing(view) => scan_growing(view, &search, top),
             SegmentRef::Sealed(sealed) => scan_sealed(sealed, &search, top),
         }
-        Ok(())
+        Ok(self.cancel.check()?)
     }
 }

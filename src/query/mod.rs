@@ -4,6 +4,8 @@ mod execute;
 pub mod filter;
 mod reply;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use execute::{Place, ReplyLimits, RowFilter, SegmentRef, View, execute, is_short};
 pub use reply::{Hit, KnnReply, QueryProfile};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::execute::{SegmentRef, View};
+use crate::cancel::CANCEL_ROWS;
 use crate::error::{Error, Result};
 use crate::index::RowSet;
 use crate::schema::{CollectionSchema, ForwardChoice, ForwardRow, Value};
@@ -141,9 +142,9 @@ pub fn next_rows(
     allowed: Option<&[Arc<RowSet>]>,
     after: Option<u64>,
     count: usize,
-) -> Vec<RowPlace> {
+) -> Result<Vec<RowPlace>> {
     if count == 0 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let mut found: Vec<RowPlace> = Vec::new();
     let mut bound = u64::MAX;
@@ -154,6 +155,9 @@ pub fn next_rows(
         }
         for (first_row, keys) in segment.key_runs() {
             for (at, key) in keys.iter().enumerate() {
+                if at.is_multiple_of(CANCEL_ROWS) {
+                    view.cancel.check()?;
+                }
                 let row = first_row + at as u32;
                 let is_next = *key < bound && after.is_none_or(|after| *key > after);
                 if !is_next
@@ -173,20 +177,32 @@ pub fn next_rows(
     }
     found.sort_unstable();
     found.truncate(count);
-    found
+    Ok(found)
 }
 
 /// How many live rows there are, of those allowed.
-pub fn count_rows(view: &View<'_>, allowed: Option<&[Arc<RowSet>]>) -> u64 {
+pub fn count_rows(view: &View<'_>, allowed: Option<&[Arc<RowSet>]>) -> Result<u64> {
     let segments = view.segments.iter().enumerate();
-    let counts = segments.map(|(position, segment)| {
-        let is_live = |row: &u32| segment.is_live(*row, view.sequence);
-        match allowed.map(|sets| &*sets[position]) {
-            None => (0..segment.rows() as u32).filter(is_live).count() as u64,
-            Some(set) => set.iter().filter(is_live).count() as u64,
-        }
+    let counts = segments.map(|(position, segment)| match allowed.map(|sets| &*sets[position]) {
+        None => count_live(view, segment, 0..segment.rows() as u32),
+        Some(set) => count_live(view, segment, set.iter()),
     });
     counts.sum()
+}
+
+fn count_live(
+    view: &View<'_>,
+    segment: &SegmentRef<'_>,
+    rows: impl Iterator<Item = u32>,
+) -> Result<u64> {
+    let mut live = 0;
+    for (seen, row) in rows.enumerate() {
+        if seen.is_multiple_of(CANCEL_ROWS) {
+            view.cancel.check()?;
+        }
+        live += u64::from(segment.is_live(row, view.sequence));
+    }
+    Ok(live)
 }
 
 /// The rows at these places, until they have `bytes_max` bytes; at least one.
@@ -195,7 +211,7 @@ pub fn fetch_rows(
     columns: &RowColumns,
     places: &[RowPlace],
     bytes_max: u64,
-) -> RowBatch {
+) -> Result<RowBatch> {
     let mut batch = RowBatch {
         vectors: columns
             .vectors
@@ -209,6 +225,9 @@ pub fn fetch_rows(
         if bytes >= bytes_max {
             break;
         }
+        if batch.keys.len().is_multiple_of(CANCEL_ROWS) {
+            view.cancel.check()?;
+        }
         let segment = &view.segments[place.segment as usize];
         let forward = chosen(columns.forwards.as_deref(), || segment.forward(place.row));
         bytes += 16 + forward.iter().map(|value| 16 + payload(value)).sum::<u64>();
@@ -220,7 +239,7 @@ pub fn fetch_rows(
         batch.forwards.push(forward);
         batch.keys.push(place.key);
     }
-    batch
+    Ok(batch)
 }
 
 fn payload(value: &Option<Value>) -> u64 {

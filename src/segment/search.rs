@@ -6,6 +6,7 @@ use super::block::Rows;
 use super::column_index::{ColumnIndex, IndexBody};
 use super::growing::GrowingView;
 use super::sealed::Sealed;
+use crate::cancel::{CANCEL_ROWS, Cancel};
 use crate::error::Result;
 use crate::index::{
     Bounds, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, ScanTarget, Shortlist, TopK,
@@ -63,6 +64,8 @@ pub struct SegmentSearch<'a> {
     pub sequence: u64,
     /// Which segment of the snapshot this is.
     pub segment: u32,
+    /// Ends scans, and looks at rows one by one: what was found until then is of no use.
+    pub cancel: &'a Cancel,
 }
 
 /// Ranks by the stored rows, for columns that have no codes.
@@ -327,11 +330,14 @@ impl<'a> Finding<'a> {
     /// The nearest of the allowed rows: few enough to look at each, or too far away for the index.
     fn look_at_each(&self, allowed: &RowSet, ranker: &impl Ranker) -> Vec<u32> {
         let mut look = Look::new(ranker, self.finalists);
-        for row in allowed.iter() {
-            if (self.live == 1.0 || self.is_live(row))
-                && let Some(id) = self.index.id(row)
-            {
-                look.at(id);
+        let mut rows = allowed.iter().peekable();
+        while rows.peek().is_some() && !self.search.cancel.is_set() {
+            for row in rows.by_ref().take(CANCEL_ROWS) {
+                if (self.live == 1.0 || self.is_live(row))
+                    && let Some(id) = self.index.id(row)
+                {
+                    look.at(id);
+                }
             }
         }
         self.rows_of(look)
@@ -447,6 +453,7 @@ fn scan_rows(
             sequence: search.sequence,
             allowed: search.allowed,
             place: (search.segment, first_row),
+            cancel: search.cancel,
         };
         scan(search.query, &target, top);
     }
@@ -474,7 +481,7 @@ pub fn scan_sealed(sealed: &Sealed, search: &SegmentSearch<'_>, top: &mut TopK) 
             let is_allowed = search.allowed.is_none_or(|allowed| allowed.contains(row));
             is_allowed && sealed.tombstones.is_live(row, search.sequence)
         };
-        bounds.scan(search.k, admits, |id| {
+        bounds.scan(search.k, search.cancel, admits, |id| {
             let row = rows.map_or(id, |rows| rows[id as usize]);
             let stored = sealed.vector(search.column, row);
             let score = stored.and_then(|vector| search.query.distance(vector));

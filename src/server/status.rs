@@ -121,6 +121,7 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::InvalidArgument { .. } => (1005, Detailed("Invalid Arugment")),
         Error::LimitExceeded { .. } => (1010, Detailed("Exceed Limit")),
         Error::ScrollGone => (1002, Detailed("Status Error")),
+        Error::Cancelled => (1002, Detailed("Status Error")),
         Error::OutOfMemory { .. } => (1010, Detailed("Exceed Limit")),
         Error::Busy { .. } => (4008, Detailed("Exceed Rate Limit")),
         Error::Altering { .. } => (4005, Fixed("Collection Is Suspended")),
@@ -171,6 +172,7 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         | Error::ColumnNotFound { .. }
         | Error::AliasNotFound { .. } => Code::NotFound,
         Error::DuplicateCollection { .. } => Code::AlreadyExists,
+        Error::Cancelled => Code::Cancelled,
         Error::LimitExceeded { .. } => Code::OutOfRange,
         Error::Busy { .. } | Error::OutOfMemory { .. } => Code::ResourceExhausted,
         Error::MagicNumberMismatch { .. }
@@ -258,6 +260,7 @@ mod tests {
                 Unavailable,
             ),
             (Error::ScrollGone, -1002, Detailed("Status Error"), FailedPrecondition),
+            (Error::Cancelled, -1002, Detailed("Status Error"), Cancelled),
             (
                 Error::InvalidName { what: "collection", name: s(), reason: "r" },
                 -1005,
