@@ -221,7 +221,7 @@ fn requests(args: &Args, collection: &str) -> Vec<WriteRequest> {
                 element: ElementType::Fp32.into(),
                 dimension: args.dim,
                 vectors: bytes,
-                counts: vec![],
+                ..Default::default()
             }],
             ..Default::default()
         }

@@ -70,7 +70,7 @@ fn batch(name: &str, first: u64, has_forwards: bool) -> WriteRequest {
             element: ElementType::Fp32.into(),
             dimension: DIMENSION,
             vectors: numbers.flat_map(f32::to_le_bytes).collect(),
-            counts: vec![],
+            ..Default::default()
         }],
         forwards: if has_forwards { vec![paths] } else { vec![] },
         keys,

@@ -59,7 +59,7 @@ async fn insert(channel: &Channel, keys: std::ops::Range<u64>) {
             element: ElementType::Fp32 as i32,
             dimension: DIMENSION,
             vectors: vectors.into(),
-            counts: vec![],
+            ..Default::default()
         }],
         ..Default::default()
     };

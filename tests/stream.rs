@@ -274,7 +274,7 @@ fn vectors(name: &str, dimension: u32, numbers: &[f32]) -> VectorColumn {
         element: ElementType::Fp32.into(),
         dimension,
         vectors: floats(numbers),
-        counts: vec![],
+        ..Default::default()
     }
 }
 
@@ -725,7 +725,7 @@ async fn every_element_type_is_taken_as_it_lies_in_memory() {
         element: (*element).into(),
         dimension: *dimension,
         vectors: [&first[..], second].concat().into(),
-        counts: vec![],
+        ..Default::default()
     });
     let request = WriteRequest { vectors: columns.collect(), ..insert(1, &[1, 2], 0.0) };
     assert_eq!(served.write(request.clone()).await, applied(1, 2));

@@ -4,7 +4,12 @@
 //! into a graph: into that of the largest segment not much larger than they are, or into a new one.
 //! Graphs are merged, by extending the larger, when the small ones together reach half of the
 //! largest. So each row is linked into a graph about once, and a query meets few segments.
+//!
+//! What is scanned and linked are vectors: where rows have several, segments are as large as these.
 
+use std::ops::Add;
+
+use crate::native::ROWS_MAX;
 use crate::segment::IndexRule;
 
 /// Graph segments kept side by side at most.
@@ -23,15 +28,40 @@ pub struct SegmentFacts {
     pub id: u32,
     /// Rows, deleted ones included.
     pub rows: u64,
+    /// Vectors of the column that has most, of those that have indexes, deleted rows' included; as many as
+    /// rows at least.
+    pub vectors: u64,
     /// Deleted rows.
     pub deleted: u64,
     /// True when a column has an index.
     pub has_index: bool,
 }
 
+/// Rows, and the vectors that these have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Size {
+    rows: u64,
+    vectors: u64,
+}
+
+impl Add for Size {
+    type Output = Size;
+
+    fn add(self, other: Size) -> Size {
+        Size { rows: self.rows + other.rows, vectors: self.vectors + other.vectors }
+    }
+}
+
 impl SegmentFacts {
-    fn live(&self) -> u64 {
-        self.rows - self.deleted.min(self.rows)
+    fn whole(&self) -> Size {
+        Size { rows: self.rows, vectors: self.vectors }
+    }
+
+    /// What is left without the deleted rows, as if each had as many vectors.
+    fn live(&self) -> Size {
+        let rows = self.rows - self.deleted.min(self.rows);
+        let share = u128::from(self.vectors) * u128::from(rows) / u128::from(self.rows.max(1));
+        Size { rows, vectors: share as u64 }
     }
 }
 
@@ -67,6 +97,11 @@ impl Policy {
         if self.is_still { REST_RATIO } else { EXTEND_RATIO }
     }
 
+    /// True for what one segment may hold.
+    fn fits(&self, size: Size) -> bool {
+        size.rows <= self.rows_max && size.vectors <= ROWS_MAX as u64
+    }
+
     fn indexes(&self) -> IndexRule {
         self.index_rows_min.map_or(IndexRule::None, IndexRule::FromRows)
     }
@@ -94,21 +129,22 @@ impl Policy {
     fn link_waiting(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
         let rows_min = self.index_rows_min?;
         let mut waiting: Vec<&SegmentFacts> = Vec::new();
-        let mut rows = 0;
+        let mut size = Size::default();
         for segment in segments.iter().filter(|s| !s.has_index) {
-            if waiting.is_empty() || rows + segment.live() <= self.rows_max {
-                rows += segment.live();
+            if waiting.is_empty() || self.fits(size + segment.live()) {
+                size = size + segment.live();
                 waiting.push(segment);
             }
         }
-        if waiting.is_empty() || rows < rows_min.max(2) {
-            return self.link_rest(segments, &waiting, rows);
+        if waiting.is_empty() || size.vectors < rows_min.max(2) {
+            return self.link_rest(segments, &waiting, size);
         }
+        let most = self.extend_ratio() * size.vectors;
         let base = segments
             .iter()
             .filter(|s| s.has_index)
-            .filter(|s| s.rows <= self.extend_ratio() * rows && s.rows + rows <= self.rows_max)
-            .max_by_key(|s| s.rows);
+            .filter(|s| s.vectors <= most && self.fits(s.whole() + size))
+            .max_by_key(|s| s.vectors);
         let ids = waiting.iter().map(|s| s.id);
         Some(match base {
             Some(base) => MergeJob {
@@ -128,7 +164,7 @@ impl Policy {
         &self,
         segments: &[SegmentFacts],
         waiting: &[&SegmentFacts],
-        rows: u64,
+        size: Size,
     ) -> Option<MergeJob> {
         if !self.is_still || waiting.is_empty() {
             return None;
@@ -136,8 +172,8 @@ impl Policy {
         let base = segments
             .iter()
             .filter(|s| s.has_index)
-            .filter(|s| s.rows <= REST_RATIO * rows && s.rows + rows <= self.rows_max)
-            .min_by_key(|s| s.rows)?;
+            .filter(|s| s.vectors <= REST_RATIO * size.vectors && self.fits(s.whole() + size))
+            .min_by_key(|s| s.vectors)?;
         let sources = std::iter::once(base.id).chain(waiting.iter().map(|s| s.id));
         Some(MergeJob { sources: sources.collect(), extend_first: true, indexes: self.indexes() })
     }
@@ -145,21 +181,21 @@ impl Policy {
     /// Graphs are joined by extending the largest.
     fn join_graphs(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
         let mut graphs: Vec<&SegmentFacts> = segments.iter().filter(|s| s.has_index).collect();
-        graphs.sort_by_key(|s| std::cmp::Reverse(s.rows));
+        graphs.sort_by_key(|s| std::cmp::Reverse(s.vectors));
         let (largest, rest) = graphs.split_first()?;
-        let small: u64 = rest.iter().map(|s| s.live()).sum();
+        let small: u64 = rest.iter().map(|s| s.live().vectors).sum();
         let is_worth_it = match self.is_still {
-            true => REST_RATIO * small >= largest.rows,
-            false => 2 * small >= largest.rows || graphs.len() > GRAPHS_MAX,
+            true => REST_RATIO * small >= largest.vectors,
+            false => 2 * small >= largest.vectors || graphs.len() > GRAPHS_MAX,
         };
         if rest.is_empty() || !is_worth_it {
             return None;
         }
-        let mut rows = largest.rows;
+        let mut size = largest.whole();
         let mut sources = vec![largest.id];
         for segment in rest {
-            if rows + segment.live() <= self.rows_max {
-                rows += segment.live();
+            if self.fits(size + segment.live()) {
+                size = size + segment.live();
                 sources.push(segment.id);
             }
         }
@@ -173,15 +209,16 @@ impl Policy {
     /// Segments without graphs are merged when several are of a size.
     fn join_flat(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
         let mut flat: Vec<&SegmentFacts> = segments.iter().filter(|s| !s.has_index).collect();
-        flat.sort_by_key(|s| s.live());
+        flat.sort_by_key(|s| s.live().vectors);
         let mut sources = Vec::new();
-        let mut rows = 0;
+        let mut size = Size::default();
         for segment in flat {
-            let is_much_larger = sources.len() >= FLAT_FAN_IN && segment.live() > rows;
-            if is_much_larger || rows + segment.live() > self.rows_max {
+            let live = segment.live();
+            let is_much_larger = sources.len() >= FLAT_FAN_IN && live.vectors > size.vectors;
+            if is_much_larger || !self.fits(size + live) {
                 break;
             }
-            rows += segment.live();
+            size = size + live;
             sources.push(segment.id);
         }
         sources.sort_unstable();
@@ -198,8 +235,13 @@ impl Policy {
             return None;
         }
         let mut by_size: Vec<&SegmentFacts> = segments.iter().collect();
-        by_size.sort_by_key(|s| s.live());
-        let mut sources: Vec<u32> = by_size.iter().take(segments.len() / 2).map(|s| s.id).collect();
+        by_size.sort_by_key(|s| s.live().vectors);
+        let mut vectors = 0;
+        let fitting = by_size.iter().take(segments.len() / 2).take_while(|s| {
+            vectors += s.live().vectors;
+            vectors <= ROWS_MAX as u64
+        });
+        let mut sources: Vec<u32> = fitting.map(|s| s.id).collect();
         sources.sort_unstable();
         (sources.len() > 1).then(|| MergeJob {
             sources,
@@ -226,7 +268,7 @@ mod tests {
     }
 
     fn segment(id: u32, rows: u64, has_index: bool) -> SegmentFacts {
-        SegmentFacts { id, rows, deleted: 0, has_index }
+        SegmentFacts { id, rows, vectors: rows, deleted: 0, has_index }
     }
 
     #[test]
@@ -240,6 +282,20 @@ mod tests {
         let segments = [segment(0, 400_000, true), segment(1, 12_000, false)];
         let job = policy().next_merge(&segments).unwrap();
         assert_eq!((job.sources, job.extend_first), (vec![1], false));
+    }
+
+    #[test]
+    fn rows_of_many_vectors_are_as_large_as_these() {
+        let many = |id, rows, has_index| SegmentFacts {
+            vectors: 100 * rows,
+            ..segment(id, rows, has_index)
+        };
+        assert_eq!(policy().next_merge(&[many(0, 99, false)]), None);
+        let job = policy().next_merge(&[many(0, 99, false), many(1, 1, false)]).unwrap();
+        assert_eq!((job.sources, job.extend_first), (vec![0, 1], false));
+        let full = many(0, 21_000_000, true);
+        let job = policy().next_merge(&[full, many(1, 2_000_000, false)]).unwrap();
+        assert_eq!(job.sources, [1], "no graph has 2.3 billion vectors");
     }
 
     #[test]
@@ -268,12 +324,13 @@ mod tests {
             .filter(|s| job.extend_first && s.id == job.sources[0])
             .map(|s| s.deleted)
             .sum();
-        let live: u64 = sources.iter().map(|s| s.live()).sum();
+        let live = sources.iter().map(|s| s.live()).fold(Size::default(), Size::add);
         let mut left: Vec<_> = segments.iter().filter(|s| !is_source(s)).copied().collect();
-        let rows = live + extended;
-        let has_index = matches!(job.indexes, IndexRule::FromRows(min) if rows >= min.max(2));
+        let rows = live.rows + extended;
+        let vectors = live.vectors.max(live.rows) * rows / live.rows.max(1);
+        let has_index = matches!(job.indexes, IndexRule::FromRows(min) if vectors >= min.max(2));
         if rows > 0 {
-            left.push(SegmentFacts { id, rows, deleted: extended, has_index });
+            left.push(SegmentFacts { id, rows, vectors, deleted: extended, has_index });
         }
         left
     }
@@ -286,6 +343,7 @@ mod tests {
             rows_max in prop_oneof![Just(u64::MAX), 1u64..300_000],
             graphs in any::<bool>(),
             is_still in any::<bool>(),
+            vectors_of_row in prop_oneof![Just(1u64), 1u64..400],
         ) {
             let policy = Policy {
                 rows_max,
@@ -299,11 +357,15 @@ mod tests {
                 .map(|(id, (rows, deleted, has_index))| SegmentFacts {
                     id: id as u32,
                     rows,
+                    vectors: rows * vectors_of_row,
                     deleted: rows * deleted / 100,
-                    has_index: has_index && graphs && rows >= 10_000,
+                    has_index: has_index && graphs && rows * vectors_of_row >= 10_000,
                 })
                 .collect();
-            let live: u64 = segments.iter().map(SegmentFacts::live).sum();
+            let live_rows = |segments: &[SegmentFacts]| -> u64 {
+                segments.iter().map(|segment| segment.live().rows).sum()
+            };
+            let live = live_rows(&segments);
             let mut steps = 0;
             while let Some(job) = policy.next_merge(&segments) {
                 prop_assert!(job.sources.iter().all(|id| segments.iter().any(|s| s.id == *id)));
@@ -311,7 +373,7 @@ mod tests {
                 steps += 1;
                 prop_assert!(steps < 500, "no end: {job:?} over {segments:?}");
             }
-            prop_assert_eq!(live, segments.iter().map(SegmentFacts::live).sum::<u64>());
+            prop_assert_eq!(live, live_rows(&segments));
             prop_assert!(segments.len() <= 16 + usize::from(segments.len() > 16));
         }
     }

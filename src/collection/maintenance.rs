@@ -24,8 +24,8 @@ use crate::segment::{
 };
 use crate::storage::ChecksumWriter;
 
-/// Bytes of memory for each row while cells are made, roughly.
-const CELLS_ROW_BYTES: u64 = 16;
+/// Bytes of memory for each vector while cells are made, roughly.
+const CELLS_NODE_BYTES: u64 = 16;
 
 /// One lane of background work: at most one run at a time.
 #[derive(Debug, Default)]
@@ -166,11 +166,21 @@ impl Collection {
             .map(|sealed| SegmentFacts {
                 id: sealed.id,
                 rows: u64::from(sealed.rows()),
+                vectors: self.vectors_to_index(sealed),
                 deleted: sealed.tombstones.deleted(),
                 has_index: sealed.has_index() || self.is_beyond_indexing(sealed),
             })
             .collect();
         self.policy().next_merge(&facts)
+    }
+
+    /// Vectors of the column of a segment that has most, of those that have indexes, and as many as rows
+    /// at least.
+    fn vectors_to_index(&self, sealed: &Sealed) -> u64 {
+        let columns = self.schema.columns.iter().enumerate();
+        let columns = columns.filter(|(_, column)| column.index != IndexKind::Flat);
+        let vectors = columns.map(|(place, _)| sealed.vectors(place));
+        vectors.fold(sealed.rows(), u32::max).into()
     }
 
     /// True for a segment with rows enough for an index and too few vectors in every column: waiting
@@ -195,7 +205,7 @@ impl Collection {
         let snapshot = self.published.snapshot();
         let run = self.build_run();
         for sealed in snapshot.sealed.iter().filter(|sealed| sealed.lacks_cells()) {
-            let bytes = CELLS_ROW_BYTES * u64::from(sealed.rows());
+            let bytes = CELLS_NODE_BYTES * self.vectors_to_index(sealed);
             if self.is_stopping() || self.compute.memory().admit("making cells", bytes).is_err() {
                 return;
             }
@@ -296,26 +306,30 @@ impl Collection {
     /// Refuses a merge whose codes and links would not fit: old and new ones are held side by side
     /// until the new segment is shown, and the links once more while they are made.
     fn admit_merge(&self, sources: &[MergeSource]) -> Result<()> {
-        let rows: u64 = sources.iter().map(|source| u64::from(source.rows())).sum();
-        let bytes = self.schema.columns.iter().map(|column| {
+        let bytes = self.schema.columns.iter().enumerate().map(|(place, column)| {
+            let vectors: u64 = sources.iter().map(|source| source.vectors(place)).sum();
             let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
-            column.index.merge_bytes(column.dimension, vector_bytes, rows)
+            let index_bytes = column.index.merge_bytes(column.dimension, vector_bytes, vectors);
+            // Of which row each is.
+            let rows_bytes = column.multi.map_or(0, |_| size_of::<u32>() as u64 * vectors);
+            index_bytes.saturating_add(rows_bytes)
         });
         self.compute.memory().admit("merging segments", bytes.fold(0, u64::saturating_add))
     }
 
-    /// Rows that a merge links into graphs, once for each column that has one.
+    /// Vectors that a merge links into graphs, of all columns that have one.
     fn rows_to_link(&self, job: &MergeJob, sources: &[MergeSource]) -> u64 {
         let IndexRule::FromRows(rows_min) = job.indexes else { return 0 };
-        let rows = |sources: &[MergeSource]| -> u64 {
-            sources.iter().map(|source| u64::from(source.rows())).sum()
-        };
-        if rows(sources) < rows_min {
-            return 0;
-        }
-        let kept = usize::from(job.extend_first);
-        let columns = self.schema.columns.iter().filter(|c| c.index != IndexKind::Flat).count();
-        rows(&sources[kept.min(sources.len())..]) * columns as u64
+        let linked = &sources[usize::from(job.extend_first).min(sources.len())..];
+        let columns = self.schema.columns.iter().enumerate();
+        let columns = columns.filter(|(_, column)| column.index != IndexKind::Flat);
+        let vectors = columns.map(|(place, _)| {
+            let of = |sources: &[MergeSource]| -> u64 {
+                sources.iter().map(|source| source.vectors(place)).sum()
+            };
+            if of(sources) < rows_min { 0 } else { of(linked) }
+        });
+        vectors.sum()
     }
 
     fn build_run(&self) -> BuildRun<'_> {

@@ -54,7 +54,8 @@ const ROW_BYTES: u64 = 64;
 const LSN_CONTEXT_BYTES_MAX: usize = 4_096;
 /// Looks without a write in between after which a collection counts as lying still.
 const STILL_TICKS: u32 = 2;
-/// Rows for which a segment that lies still is sealed; fewer are quickly scanned.
+/// Rows, or vectors where these are more, for which a segment that lies still is sealed; fewer are
+/// quickly scanned.
 const STILL_ROWS_MIN: u64 = 512;
 /// Log bytes above the checkpoint after which the growing segment is sealed however small it is, in
 /// log files.
@@ -275,7 +276,8 @@ impl Collection {
         }
         let lsns = raw.rows.iter().filter_map(|row| row.lsn.as_ref());
         let context_bytes = lsns.map(|lsn| lsn.context.len()).max().unwrap_or(0);
-        let rows = self.schema.check_write(raw, now())?;
+        let limit = self.config.limits.row_vectors_max;
+        let rows = self.schema.check_write(raw, now(), limit)?;
         if self.schema.follows_repository() {
             if context_bytes > LSN_CONTEXT_BYTES_MAX {
                 return Err(Error::LimitExceeded {
@@ -506,10 +508,10 @@ impl Collection {
             }
             let is_still = writer.still_ticks >= STILL_TICKS;
             self.is_still.store(is_still, Ordering::Relaxed);
-            let rows = u64::from(writer.state.growing.rows());
+            let vectors = writer.state.growing.vectors_max();
             let log_bytes = writer.log.bytes().saturating_sub(writer.log_bytes_at_freeze);
             let has_long_log = log_bytes > LOG_FILES_MAX * self.config.storage.log_file_bytes;
-            let is_due = (is_still && rows >= STILL_ROWS_MIN) || has_long_log;
+            let is_due = (is_still && vectors >= STILL_ROWS_MIN) || has_long_log;
             if is_due && writer.failure().is_none() && writer.state.frozen.is_empty() {
                 writer.state.freeze(sequence);
                 writer.log_bytes_at_freeze = writer.log.bytes();

@@ -26,13 +26,14 @@ pub(super) struct Loaded {
     pub log: LogContents,
 }
 
-/// Rows and bytes at which a collection's growing segments are frozen.
+/// Rows, vectors and bytes at which a collection's growing segments are frozen.
 pub(super) fn freeze_limits(
     config: &crate::config::SegmentConfig,
     schema: &CollectionSchema,
 ) -> FreezeLimits {
     FreezeLimits {
         rows: config.seal_rows_max.min(schema.max_docs_per_segment).max(1),
+        vectors: config.seal_rows_max.max(1),
         bytes: config.seal_bytes_max,
     }
 }

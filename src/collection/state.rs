@@ -22,6 +22,8 @@ const DOC_ID_GAP: u64 = 1_000;
 pub struct FreezeLimits {
     /// Rows.
     pub rows: u64,
+    /// Vectors of a column whose rows may have several.
+    pub vectors: u64,
     /// Bytes of vectors and forward values.
     pub bytes: u64,
 }
@@ -162,6 +164,7 @@ impl State {
                 let location = Location { space: self.growing.space(), row };
                 self.changed.insert(*key, Some(location));
                 if u64::from(self.growing.rows()) >= self.limits.rows
+                    || self.growing.vectors_max() >= self.limits.vectors
                     || self.growing.bytes() >= self.limits.bytes
                 {
                     self.freeze(sequence);

@@ -38,6 +38,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("limits.dimension_max", 1, 1_048_576),
     ("limits.columns_max", 1, 65_536),
     ("limits.write_rows_max", 1, 100_000_000),
+    ("limits.row_vectors_max", 1, 1_048_576),
     ("limits.query_vectors_max", 1, 1_048_576),
     ("limits.query_results_max", 1, 100_000_000),
     ("limits.reply_bytes_max", 64 * KIB, 2 * GIB - 1),

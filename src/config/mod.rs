@@ -95,11 +95,13 @@ impl Default for StorageConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentConfig {
-    /// A growing segment is sealed at this many rows, unless the collection says fewer.
+    /// A growing segment is sealed at this many rows, unless the collection says fewer, or at this many
+    /// vectors of a column whose rows have several.
     pub seal_rows_max: u64,
     /// A growing segment is sealed at this many bytes of vectors and forward values.
     pub seal_bytes_max: u64,
-    /// Sealed rows without a graph are scanned exactly until this many wait; then they get one.
+    /// Sealed rows without a graph (vectors, where rows have several) are scanned exactly until this many
+    /// wait; then they get one.
     pub graph_rows_min: u64,
     /// Sealed segments of at least this many rows keep their rows in the order of those forward columns
     /// that filters ask for.
@@ -170,6 +172,8 @@ pub struct LimitsConfig {
     pub columns_max: u32,
     /// Most rows of one write request.
     pub write_rows_max: u32,
+    /// Most vectors of a row, in a column that takes several.
+    pub row_vectors_max: u32,
     /// Most query vectors of one query.
     pub query_vectors_max: u32,
     /// Most neighbours one query may return over all its query vectors.
@@ -193,6 +197,7 @@ impl Default for LimitsConfig {
             dimension_max: 65_536,
             columns_max: 1_024,
             write_rows_max: 1_000_000,
+            row_vectors_max: 4_096,
             query_vectors_max: 16_384,
             query_results_max: 1_000_000,
             reply_bytes_max: 256 << 20,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::row_set::RowSet;
-use super::topk::{Candidate, TopK};
+use super::topk::{Best, Candidate};
 use crate::cancel::Cancel;
 use crate::simd::Query;
 use arrow_buffer::BooleanBuffer;
@@ -28,7 +28,9 @@ pub struct ScanTarget<'a> {
     pub vectors: &'a [u8],
     /// Bytes of one vector; 0 for a column that can hold none.
     pub vector_bytes: usize,
-    /// Which rows have a vector; `None` when all do.
+    /// Where rows may have several vectors: which one each begins with, and where the last one ends.
+    pub lists: Option<&'a [i64]>,
+    /// Which rows have a vector; `None` when all do, and where there are `lists`.
     pub present: Option<&'a BooleanBuffer>,
     /// Delete marks, one per row.
     pub marks: &'a [AtomicU64],
@@ -49,10 +51,13 @@ impl ScanTarget<'_> {
     }
 }
 
-/// Offers every live row that has a vector to `top`.
-pub fn scan(query: &Query, target: &ScanTarget<'_>, top: &mut TopK) {
+/// Offers every vector of live rows to `top`.
+pub fn scan(query: &Query, target: &ScanTarget<'_>, top: &mut impl Best) {
     if target.vector_bytes == 0 {
         return;
+    }
+    if let Some(starts) = target.lists {
+        return scan_lists(query, target, starts, top);
     }
     SCORES.with_borrow_mut(|scores| {
         scores.resize(RUN_ROWS, 0.0);
@@ -89,6 +94,50 @@ pub fn scan(query: &Query, target: &ScanTarget<'_>, top: &mut TopK) {
                 }
             }
             first += count;
+        }
+    });
+}
+
+/// [`scan`] where rows may have several vectors.
+fn scan_lists(query: &Query, target: &ScanTarget<'_>, starts: &[i64], top: &mut impl Best) {
+    let rows = target.keys.len().min(target.marks.len()).min(starts.len().saturating_sub(1));
+    let bytes = |vector: i64| vector as usize * target.vector_bytes;
+    SCORES.with_borrow_mut(|scores| {
+        let mut first = 0;
+        while first < rows {
+            // As many rows as have a run's worth of vectors, and one at least.
+            let start = starts[first];
+            let more =
+                starts[first + 2..=rows].partition_point(|end| end - start <= RUN_ROWS as i64);
+            let end = first + 1 + more;
+            let count = target.allowed.map_or(end - first, |set| {
+                set.count_within(target.place.1 + first as u32, end - first)
+            });
+            // A run of rows of which many are allowed, or each allowed row by itself.
+            let is_dense = count * SPARSE >= end - first;
+            let step = if is_dense { end - first } else { 1 };
+            for row in (first..end).step_by(step).filter(|row| is_dense || target.allows(*row)) {
+                let vectors = (starts[row], starts[row + step]);
+                scores.resize((vectors.1 - vectors.0) as usize, 0.0);
+                let run = target.vectors.get(bytes(vectors.0)..bytes(vectors.1));
+                if !run.is_some_and(|run| query.distances(run, scores)) {
+                    return;
+                }
+                for row in (row..row + step).filter(|row| target.allows(*row)) {
+                    if target.marks[row].load(Ordering::Relaxed) <= target.sequence {
+                        continue;
+                    }
+                    let place = (target.place.0, target.place.1 + row as u32);
+                    let own =
+                        (starts[row] - vectors.0) as usize..(starts[row + 1] - vectors.0) as usize;
+                    for score in &scores[own] {
+                        if top.wants(*score) {
+                            top.push(Candidate { score: *score, key: target.keys[row], place });
+                        }
+                    }
+                }
+            }
+            first = end;
         }
     });
 }

@@ -27,4 +27,4 @@ pub use recall::{AnyRanker, Probe, RecallSample, finalists};
 pub use row_set::RowSet;
 pub use shortlist::Shortlist;
 pub use space::{CodeSpace, RowSpace, Space, Vectors};
-pub use topk::{Candidate, TopK};
+pub use topk::{Best, Candidate, TopK, TopRows};

@@ -25,6 +25,7 @@ fn column(element: ElementType, metric: Metric, dimension: u32) -> VectorColumn 
         dimension,
         metric,
         index: IndexKind::Flat,
+        multi: None,
         extra_params: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use hashbrown::HashSet;
 use rayon::prelude::*;
 
 use super::reply::{Hit, KnnReply, QueryProfile};
@@ -11,8 +12,10 @@ use super::rows::chosen;
 use crate::cancel::{CANCEL_ROWS, Cancel};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
-use crate::index::{Candidate, RowSet, TopK};
-use crate::schema::{CollectionSchema, ForwardRow, KnnPlan, Value, VectorColumn};
+use crate::index::{Best, Candidate, RowSet, TopK, TopRows};
+use crate::schema::{
+    Aggregation, AggregationKind, CollectionSchema, ForwardRow, KnnPlan, Value, VectorColumn,
+};
 use crate::segment::{
     ColumnIndex, GrowingView, Sealed, SegmentSearch, scan_growing, scan_sealed, search_index,
 };
@@ -23,6 +26,9 @@ const PARALLEL_ROWS: u64 = 65_536;
 
 /// What a short query reads at most: some 100 microseconds' worth.
 const SHORT_BYTES: u64 = 1 << 20;
+/// As many times the rows wanted are looked for among vectors of which a row may have several.
+const FEW_OF_A_ROW: usize = 2;
+
 /// Hits of a short query, whose forward values are fetched one by one.
 const SHORT_HITS: u64 = 100;
 /// Values that the filter of a short query looks at.
@@ -53,6 +59,14 @@ impl SegmentRef<'_> {
             SegmentRef::Growing(view) => {
                 view.locate(row).and_then(|(block, at)| block.rows.keys.get(at).copied())
             }
+        }
+    }
+
+    /// Vectors of an index column, and as many as rows at least.
+    pub fn vectors(&self, column: usize) -> u64 {
+        match self {
+            SegmentRef::Sealed(sealed) => self.rows().max(sealed.vectors(column).into()),
+            SegmentRef::Growing(view) => self.rows().max(view.vectors(column)),
         }
     }
 
@@ -116,7 +130,9 @@ fn index_for<'s>(
     k: usize,
 ) -> Option<(&'s Sealed, &'s ColumnIndex)> {
     match segment {
-        SegmentRef::Sealed(sealed) if !plan.exact && (k as u64) < u64::from(sealed.rows()) / 8 => {
+        SegmentRef::Sealed(sealed)
+            if !plan.exact && (k as u64) < segment.vectors(plan.column) / 8 =>
+        {
             sealed.index(plan.column).map(|index| (*sealed, index))
         }
         _ => None,
@@ -127,8 +143,10 @@ fn index_for<'s>(
 /// answering it: at most 1 MiB of rows and codes, for at most 100 hits, and what its filter looks at.
 pub fn is_short(view: &View<'_>, plan: &KnnPlan) -> bool {
     let Some(column) = view.schema.columns.get(plan.column) else { return true };
-    let queries = plan.vectors.len() as u64;
-    if queries.saturating_mul(plan.topk as u64) > SHORT_HITS {
+    let (queries, k) = (plan.vectors.len() as u64, plan.k_per_vector());
+    let is_max_sim = |aggregation: Aggregation| aggregation.kind == AggregationKind::MaxSim;
+    // Whose candidates are scored with all their vectors.
+    if queries.saturating_mul(k as u64) > SHORT_HITS || plan.aggregation.is_some_and(is_max_sim) {
         return false;
     }
     if let Some(filter) = view.filter {
@@ -138,9 +156,15 @@ pub fn is_short(view: &View<'_>, plan: &KnnPlan) -> bool {
         }
     }
     let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
-    let reads = view.segments.iter().map(|segment| match index_for(segment, plan, plan.topk) {
-        Some((_, index)) => index.search_bytes(plan.effort, plan.topk, vector_bytes),
-        None => segment.rows().saturating_mul(vector_bytes),
+    let reads = view.segments.iter().map(|segment| match index_for(segment, plan, k) {
+        Some((_, index)) if column.multi.is_some() => {
+            let each = segment.vectors(plan.column).div_ceil(segment.rows().max(1));
+            let rows_bytes = each.saturating_mul(k as u64).saturating_mul(vector_bytes);
+            let nodes = k.saturating_mul(FEW_OF_A_ROW);
+            index.search_bytes(plan.effort, nodes, vector_bytes).saturating_add(rows_bytes)
+        }
+        Some((_, index)) => index.search_bytes(plan.effort, k, vector_bytes),
+        None => segment.vectors(plan.column).saturating_mul(vector_bytes),
     });
     let bytes = reads.fold(0, u64::saturating_add);
     bytes.saturating_mul(queries) <= SHORT_BYTES
@@ -156,7 +180,7 @@ pub enum Place {
 }
 
 /// Why a search has no answer.
-enum Stop {
+pub(super) enum Stop {
     /// It has to scan more than it may where it runs.
     TooLong,
     /// It failed.
@@ -181,19 +205,34 @@ pub fn execute(
 ) -> Result<Option<KnnReply>> {
     let View { schema, segments, filter, sequence, cancel } = *view;
     let started = Instant::now();
-    let rows: u64 = segments.iter().map(SegmentRef::rows).sum();
-    let k = plan.topk.min(usize::try_from(rows).unwrap_or(usize::MAX));
+    let column = schema
+        .columns
+        .get(plan.column)
+        .ok_or_else(|| Error::internal("the plan names a column that the schema lacks"))?;
+    let kind = plan.aggregation.map(|aggregation| aggregation.kind);
+    // Votes are for vectors, of which a row may have several; everything else ranks rows.
+    let rows_once = column.multi.is_some() && kind != Some(AggregationKind::Votes);
+    let there_are: u64 = match rows_once {
+        true => segments.iter().map(SegmentRef::rows).sum(),
+        false => segments.iter().map(|segment| segment.vectors(plan.column)).sum(),
+    };
+    let k = plan.k_per_vector().min(usize::try_from(there_are).unwrap_or(usize::MAX));
     let wanted = k as u64 * plan.vectors.len() as u64;
     if wanted > limits.results_max {
         return Err(Error::LimitExceeded {
-            what: "topk (no more than there are rows) times query vectors",
+            what: match plan.aggregation {
+                None => "topk (no more than there are rows) times query vectors",
+                Some(_) => "k_per_vector (or what stands for it) times query vectors",
+            },
             value: wanted,
             limit: limits.results_max,
             setting: "limits.query_results_max",
         });
     }
+    let lists = if kind.is_some() { 1 } else { plan.vectors.len() };
     let mut reply = KnnReply {
-        results: vec![Vec::new(); plan.vectors.len()],
+        results: vec![Vec::new(); lists],
+        votes: Vec::new(),
         exact: true,
         rows: segments.iter().map(SegmentRef::live_rows).sum(),
         profile,
@@ -201,20 +240,31 @@ pub fn execute(
     if k == 0 {
         return Ok(Some(reply));
     }
-    let column = schema
-        .columns
-        .get(plan.column)
-        .ok_or_else(|| Error::internal("the plan names a column that the schema lacks"))?;
     let allowed: Option<Vec<Arc<RowSet>>> =
         filter.map(|filter| segments.iter().map(|segment| filter.rows(segment)).collect());
     let allowed = allowed.as_deref();
     let walked = AtomicBool::new(false);
-    let search =
-        Search { compute, place, column, plan, k, segments, allowed, sequence, cancel, walked };
-    let found: std::result::Result<Vec<Vec<Candidate>>, Stop> = match &plan.vectors[..] {
-        [vector] => search.one(vector).map(|found| vec![found]),
-        vectors if place == Place::Socket => vectors.iter().map(|v| search.one(v)).collect(),
-        vectors => compute.spread(|| vectors.par_iter().map(|v| search.one(v)).collect()),
+    let radius = plan.radius.filter(|_| kind != Some(AggregationKind::MaxSim));
+    let search = Search {
+        compute,
+        place,
+        column,
+        plan,
+        k,
+        rows_once,
+        radius,
+        segments,
+        allowed,
+        sequence,
+        cancel,
+        walked,
+    };
+    let found = match plan.aggregation {
+        None => search.each(),
+        Some(aggregation) => search.together(aggregation).map(|(found, votes)| {
+            reply.votes = votes;
+            vec![found]
+        }),
     };
     let found = match found {
         Ok(found) => found,
@@ -270,36 +320,68 @@ fn fetch(
     Ok(results)
 }
 
-struct Search<'a> {
-    compute: &'a Compute,
-    place: Place,
-    column: &'a VectorColumn,
-    plan: &'a KnnPlan,
-    k: usize,
-    segments: &'a [SegmentRef<'a>],
-    allowed: Option<&'a [Arc<RowSet>]>,
-    sequence: u64,
-    cancel: &'a Cancel,
+/// One query over the segments of a snapshot.
+pub(super) struct Search<'a> {
+    pub compute: &'a Compute,
+    pub place: Place,
+    pub column: &'a VectorColumn,
+    pub plan: &'a KnnPlan,
+    /// Vectors, or rows, that are looked for with each query vector.
+    pub k: usize,
+    /// Each row is found once, by the nearest of its vectors; else each of its vectors is found.
+    pub rows_once: bool,
+    /// Vectors with a score above this are left out.
+    pub radius: Option<f32>,
+    pub segments: &'a [SegmentRef<'a>],
+    pub allowed: Option<&'a [Arc<RowSet>]>,
+    pub sequence: u64,
+    pub cancel: &'a Cancel,
     /// A graph was walked, which may have missed something.
-    walked: AtomicBool,
+    pub walked: AtomicBool,
 }
 
 impl Search<'_> {
-    /// The k nearest of one query vector. Large exact scans are spread over the pool.
+    /// The nearest of each query vector.
+    pub fn each(&self) -> std::result::Result<Vec<Vec<Candidate>>, Stop> {
+        match &self.plan.vectors[..] {
+            [vector] => self.one(vector).map(|found| vec![found]),
+            vectors if self.place == Place::Socket => vectors.iter().map(|v| self.one(v)).collect(),
+            vectors => self.compute.spread(|| vectors.par_iter().map(|v| self.one(v)).collect()),
+        }
+    }
+
+    /// The k nearest of one query vector.
     fn one(&self, vector: &[u8]) -> std::result::Result<Vec<Candidate>, Stop> {
-        let query =
-            Query::new(self.column.element, self.plan.metric, self.column.dimension, vector);
-        let query = query.ok_or_else(|| Error::internal("a checked query vector does not fit"))?;
-        let scanned = self.scanned_rows();
+        match self.rows_once {
+            false => self.nearest(vector, || TopK::new(self.k, self.radius)),
+            true => self.nearest(vector, || TopRows::new(self.k, self.radius)),
+        }
+    }
+
+    /// A query vector, ready for scoring.
+    pub fn query(&self, vector: &[u8]) -> Result<Query> {
+        let VectorColumn { element, dimension, .. } = *self.column;
+        let query = Query::new(element, self.plan.metric, dimension, vector);
+        query.ok_or_else(|| Error::internal("a checked query vector does not fit"))
+    }
+
+    /// Large exact scans are spread over the pool.
+    fn nearest<B: Best>(
+        &self,
+        vector: &[u8],
+        best: impl Fn() -> B + Sync,
+    ) -> std::result::Result<Vec<Candidate>, Stop> {
+        let query = self.query(vector)?;
+        let scanned = self.scanned_vectors();
         if scanned < 2 * PARALLEL_ROWS {
-            let mut top = TopK::new(self.k, self.plan.radius);
+            let mut top = best();
             for position in 0..self.segments.len() {
                 self.segment(position, &query, vector, &mut top)?;
             }
             return Ok(top.into_sorted());
         }
         let one_segment = |position: usize| {
-            let mut top = TopK::new(self.k, self.plan.radius);
+            let mut top = best();
             self.segment(position, &query, vector, &mut top)?;
             Ok(top.into_sorted())
         };
@@ -309,14 +391,19 @@ impl Search<'_> {
                 .map(one_segment)
                 .collect::<std::result::Result<_, Stop>>()
         })?;
-        let mut top = TopK::new(self.k, self.plan.radius);
+        let mut top = best();
         parts.into_iter().flatten().for_each(|candidate| top.push(candidate));
         Ok(top.into_sorted())
     }
 
-    fn scanned_rows(&self) -> u64 {
-        let has_index = |segment: &SegmentRef<'_>| index_for(segment, self.plan, self.k).is_some();
-        self.segments.iter().filter(|segment| !has_index(segment)).map(SegmentRef::rows).sum()
+    fn scanned_vectors(&self) -> u64 {
+        let scanned = self.segments.iter().filter(|segment| !self.has_index(segment));
+        scanned.map(|segment| segment.vectors(self.plan.column)).sum()
+    }
+
+    /// True for a segment that is searched by an index.
+    pub fn has_index(&self, segment: &SegmentRef<'_>) -> bool {
+        index_for(segment, self.plan, self.k).is_some()
     }
 
     fn segment(
@@ -324,7 +411,7 @@ impl Search<'_> {
         position: usize,
         query: &Query,
         vector: &[u8],
-        top: &mut TopK,
+        top: &mut impl Best,
     ) -> std::result::Result<(), Stop> {
         self.cancel.check()?;
         let segment = &self.segments[position];
@@ -350,16 +437,13 @@ impl Search<'_> {
             cancel: self.cancel,
         };
         if let Some((sealed, index)) = index_for(segment, self.plan, self.k) {
-            let mut own = TopK::new(self.k, None);
-            let found = search_index(sealed, index, &search, &mut own)?.ok_or(Stop::TooLong)?;
-            if allowed.is_some() || found >= self.k.min(index.nodes()) {
-                own.into_sorted().into_iter().for_each(|candidate| top.push(candidate));
+            if self.walk((sealed, index), &search, top)? {
                 self.walked.store(true, Ordering::Relaxed);
                 return Ok(());
             }
             // The search ended short of k though more rows are live: the promise is kept by scanning.
-            let bytes = segment.rows().saturating_mul(vector.len() as u64);
-            if self.place == Place::Socket && bytes > SHORT_BYTES {
+            let vectors = segment.vectors(self.plan.column);
+            if self.place == Place::Socket && vectors * vector.len() as u64 > SHORT_BYTES {
                 return Err(Stop::TooLong);
             }
         }
@@ -369,4 +453,75 @@ impl Search<'_> {
         }
         Ok(self.cancel.check()?)
     }
+
+    /// Offers the first k rows that an index found vectors of, each with the nearest of all its vectors:
+    /// that need not be one that was found.
+    fn offer_rows(
+        &self,
+        sealed: &Sealed,
+        search: &SegmentSearch<'_>,
+        found: &[Candidate],
+        top: &mut impl Best,
+    ) {
+        let mut scores = Vec::new();
+        for candidate in rows_of(found, self.k) {
+            let vectors = sealed.vectors_of(search.column, candidate.place.1).unwrap_or_default();
+            scores.resize(vectors.len() / search.vector.len().max(1), 0.0);
+            if search.query.distances(vectors, &mut scores) {
+                let least = scores.iter().copied().fold(candidate.score, f32::min);
+                top.push(Candidate { score: least, ..candidate });
+            }
+        }
+    }
+
+    /// Offers what an index finds, and says whether that is as many as there can be. Where rows are
+    /// looked for and several of the nearest vectors are of one, more vectors are.
+    fn walk(
+        &self,
+        (sealed, index): (&Sealed, &ColumnIndex),
+        search: &SegmentSearch<'_>,
+        top: &mut impl Best,
+    ) -> std::result::Result<bool, Stop> {
+        let mut wanted = if self.rows_once { search.k * FEW_OF_A_ROW } else { search.k };
+        loop {
+            let search = SegmentSearch { k: wanted, ..*search };
+            let mut own = TopK::new(wanted, None);
+            let found = search_index(sealed, index, &search, &mut own)?.ok_or(Stop::TooLong)?;
+            let own = own.into_sorted();
+            let is_beyond = |radius: f32| own.last().is_some_and(|last| last.score > radius);
+            let rows = if self.rows_once { rows_of(&own, self.k).len() } else { found };
+            let is_enough = match search.allowed.is_some() && found < wanted {
+                true => true,
+                false if self.rows_once => rows == self.k || self.radius.is_some_and(is_beyond),
+                false => found >= wanted.min(index.nodes()),
+            };
+            if is_enough {
+                match self.rows_once {
+                    true => self.offer_rows(sealed, &search, &own, top),
+                    false => own.into_iter().for_each(|candidate| top.push(candidate)),
+                }
+                return Ok(true);
+            }
+            if found < wanted || !self.rows_once {
+                return Ok(false);
+            }
+            wanted = (wanted * FEW_OF_A_ROW).max(wanted * self.k / rows.max(1));
+            // A scan is as quick.
+            if wanted >= index.nodes() / 8 {
+                return Ok(false);
+            }
+            let vector_bytes = search.vector.len() as u64;
+            let bytes = index.search_bytes(search.effort, wanted, vector_bytes);
+            if self.place == Place::Socket && bytes > SHORT_BYTES {
+                return Err(Stop::TooLong);
+            }
+        }
+    }
+}
+
+/// The first candidate of each row of a segment, of `most` rows.
+fn rows_of(found: &[Candidate], most: usize) -> Vec<Candidate> {
+    let mut seen = HashSet::new();
+    let firsts = found.iter().filter(|candidate| seen.insert(candidate.place.1));
+    firsts.take(most).copied().collect()
 }

@@ -1,5 +1,6 @@
 //! Answering a checked query over one snapshot: a plan per segment, a merge, the winners' values.
 
+mod aggregate;
 mod execute;
 pub mod filter;
 mod reply;
@@ -8,7 +9,7 @@ mod rows;
 mod tests;
 
 pub use execute::{Place, ReplyLimits, RowFilter, SegmentRef, View, execute, is_short};
-pub use reply::{Hit, KnnReply, QueryProfile};
+pub use reply::{Hit, KnnReply, QueryProfile, Votes};
 pub use rows::{
     AHEAD_ROWS, ColumnChoice, RowBatch, RowColumns, RowPlace, VectorBatch, count_rows, fetch_rows,
     next_rows,

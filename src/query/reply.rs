@@ -18,8 +18,11 @@ pub struct Hit {
 /// The answer to a KNN query.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KnnReply {
-    /// One list per query vector, in order, each ascending by (score, key).
+    /// One list per query vector, in order, each ascending by (score, key); one list for all where they
+    /// are aggregated.
     pub results: Vec<Vec<Hit>>,
+    /// Where votes were counted, those of each hit of the list. Equal ones come by their distances.
+    pub votes: Vec<Votes>,
     /// True when nothing nearer can have been missed: every row was looked at.
     pub exact: bool,
     /// Live rows that were searched.
@@ -38,6 +41,15 @@ impl KnnReply {
         }
         self
     }
+}
+
+/// How many query vectors voted for a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Votes {
+    /// Votes, at least 1.
+    pub count: u32,
+    /// Their share of all query vectors, in percent: above 0, up to 100.
+    pub confidence: f32,
 }
 
 /// Where the time of a query went.

@@ -111,13 +111,13 @@ impl SegmentRef<'_> {
         }
     }
 
-    /// What the row has in an index column: the bytes of its vector.
-    fn vector(&self, column: usize, row: u32) -> Option<&[u8]> {
+    /// What the row has in an index column: the bytes of its vectors, one after the other.
+    pub fn vectors_of(&self, column: usize, row: u32) -> Option<&[u8]> {
         match self {
-            SegmentRef::Sealed(sealed) => sealed.vector(column, row),
+            SegmentRef::Sealed(sealed) => sealed.vectors_of(column, row),
             SegmentRef::Growing(view) => {
                 let (block, at) = view.locate(row)?;
-                block.rows.columns.get(column)?.vector(at)
+                block.rows.columns.get(column)?.vectors(at)
             }
         }
     }
@@ -232,9 +232,10 @@ pub fn fetch_rows(
         let forward = chosen(columns.forwards.as_deref(), || segment.forward(place.row));
         bytes += 16 + forward.iter().map(|value| 16 + payload(value)).sum::<u64>();
         for vectors in &mut batch.vectors {
-            let vector = segment.vector(vectors.column, place.row);
-            bytes += vector.map_or(4, <[u8]>::len) as u64;
-            vectors.push(vector, batch.keys.len());
+            let own = segment.vectors_of(vectors.column, place.row).unwrap_or_default();
+            bytes += 4 + own.len() as u64;
+            let vector_bytes = view.schema.columns[vectors.column].vector_bytes().unwrap_or(0);
+            vectors.push(own, vector_bytes, batch.keys.len());
         }
         batch.forwards.push(forward);
         batch.keys.push(place.key);
@@ -259,14 +260,15 @@ pub(super) fn chosen(columns: Option<&[usize]>, all: impl FnOnce() -> ForwardRow
 }
 
 impl VectorBatch {
-    /// Appends what the next row has; `before` rows came before it.
-    fn push(&mut self, vector: Option<&[u8]>, before: usize) {
-        if vector.is_none() && self.counts.is_none() {
+    /// Appends what the next row has, vectors of so many bytes; `before` rows came before it.
+    fn push(&mut self, vectors: &[u8], vector_bytes: usize, before: usize) {
+        let count = (vectors.len() / vector_bytes.max(1)) as u32;
+        if count != 1 && self.counts.is_none() {
             self.counts = Some(vec![1; before]);
         }
-        self.data.extend_from_slice(vector.unwrap_or_default());
+        self.data.extend_from_slice(vectors);
         if let Some(counts) = &mut self.counts {
-            counts.push(u32::from(vector.is_some()));
+            counts.push(count);
         }
     }
 }

@@ -54,6 +54,8 @@ pub enum RawVector {
     Bytes(Bytes),
     /// JSON text.
     Text(String),
+    /// The row has no vector in this column.
+    Absent,
     /// A value of another kind, or none.
     Other,
 }
@@ -62,16 +64,24 @@ pub enum RawVector {
 struct Mapping<'a> {
     forward: Vec<usize>,
     vectors: Vec<(usize, &'a VectorColumn, &'a RawVectorMeta)>,
+    /// Most vectors of a row in a column that takes several.
+    row_vectors_max: u32,
 }
 
 impl CollectionSchema {
-    /// Checks a whole write request, made at `now` (milliseconds since 1970), and turns it into rows.
-    pub fn check_write(&self, mut raw: RawWrite, now: i64) -> Result<Vec<Row>> {
+    /// Checks a whole write request, made at `now` (milliseconds since 1970), and turns it into rows. A
+    /// row of a column that takes several vectors may have up to `row_vectors_max` of them.
+    pub fn check_write(
+        &self,
+        mut raw: RawWrite,
+        now: i64,
+        row_vectors_max: u32,
+    ) -> Result<Vec<Row>> {
         let raw_rows = std::mem::take(&mut raw.rows);
         if raw_rows.is_empty() {
             return Err(invalid("the request has no rows"));
         }
-        let mapping = self.map_columns(&raw)?;
+        let mapping = self.map_columns(&raw, row_vectors_max)?;
         for (position, row) in raw_rows.iter().enumerate() {
             check_counts(position, row, &raw)?;
         }
@@ -82,7 +92,7 @@ impl CollectionSchema {
         Ok(rows)
     }
 
-    fn map_columns<'a>(&'a self, raw: &'a RawWrite) -> Result<Mapping<'a>> {
+    fn map_columns<'a>(&'a self, raw: &'a RawWrite, row_vectors_max: u32) -> Result<Mapping<'a>> {
         if raw.vector_metas.len() > self.columns.len() {
             return Err(invalid(format!(
                 "{} index columns are named, the collection has {}",
@@ -129,7 +139,7 @@ impl CollectionSchema {
             }
             forward.push(position);
         }
-        Ok(Mapping { forward, vectors })
+        Ok(Mapping { forward, vectors, row_vectors_max })
     }
 
     fn check_row(
@@ -180,7 +190,7 @@ impl CollectionSchema {
     ) -> Result<Document> {
         let mut vectors: Box<[Option<Bytes>]> = vec![None; self.columns.len()].into();
         for (raw, (target, column, meta)) in raw_vectors.into_iter().zip(&mapping.vectors) {
-            vectors[*target] = Some(check_vector(position, raw, column, meta)?);
+            vectors[*target] = check_vector(position, raw, column, meta, mapping.row_vectors_max)?;
         }
         let mut forward: Vec<Option<Value>> = vec![None; self.forward_columns.len()];
         for (value, target) in raw_forward.into_iter().zip(&mapping.forward) {
@@ -243,7 +253,8 @@ fn check_vector(
     raw: RawVector,
     column: &VectorColumn,
     meta: &RawVectorMeta,
-) -> Result<Bytes> {
+    row_vectors_max: u32,
+) -> Result<Option<Bytes>> {
     if matches!(raw, RawVector::Other) {
         return Err(Error::MismatchedIndexColumn { row, column: column.name.clone() });
     }
@@ -266,22 +277,35 @@ fn check_vector(
         )));
     };
     let vector = match raw {
-        RawVector::Text(text) => vector_text::flat_numbers(&text)
-            .and_then(|numbers| vector_text::pack(column.element, column.dimension, &numbers))
-            .map_err(misfit)?,
+        RawVector::Text(text) => {
+            let length = column.element.numbers(column.dimension);
+            let numbers = match column.multi {
+                None => vector_text::flat_numbers(&text),
+                Some(_) => vector_text::vector_numbers(&text, length),
+            };
+            let numbers = numbers.map_err(misfit)?;
+            column.check_vector_count(row, numbers.len() / length, row_vectors_max)?;
+            vector_text::pack_all(column.element, column.dimension, &numbers).map_err(misfit)?
+        }
         RawVector::Bytes(bytes) => {
             let expected = if rounds_to_half { stored_bytes * 2 } else { stored_bytes };
-            if bytes.len() != expected {
-                return Err(misfit(format!("{} bytes where {expected} belong", bytes.len())));
-            }
+            let Some(count) = column.count_vectors(bytes.len(), expected) else {
+                let wanted = match column.multi {
+                    None => format!("{expected} belong"),
+                    Some(_) => format!("one or more times {expected} belong"),
+                };
+                return Err(misfit(format!("{} bytes where {wanted}", bytes.len())));
+            };
+            column.check_vector_count(row, count, row_vectors_max)?;
             if rounds_to_half { vector_text::fp32_to_fp16(&bytes) } else { bytes }
         }
+        RawVector::Absent => return Ok(None),
         RawVector::Other => return Err(Error::internal("a vector of no kind passed its check")),
     };
     if let Some((element, value)) = vector_text::first_not_finite(column.element, &vector) {
         return Err(Error::NotFinite { row, column: column.name.clone(), element, value });
     }
-    Ok(vector)
+    Ok(Some(vector))
 }
 
 fn invalid(detail: impl Into<String>) -> Error {

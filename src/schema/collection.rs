@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::evolution::{Alteration, NewForwardColumn, NewTtl, Ttl};
 use super::index_kind::{IndexKind, Params};
+use super::multi::MultiVectors;
 use super::types::{Document, ElementType, Metric, ValueKind};
 use crate::error::{Error, RepositoryFault, Result};
 
@@ -115,6 +116,9 @@ pub struct VectorColumn {
     pub metric: Metric,
     /// The index.
     pub index: IndexKind,
+    /// Present where a row may hold several vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multi: Option<MultiVectors>,
     /// All parameters as given, for describe.
     pub extra_params: Vec<(String, String)>,
 }
@@ -231,14 +235,16 @@ impl CollectionSchema {
         self.repository.is_some()
     }
 
-    /// True when a document has a vector of the right length, or none, for every index column, and a
-    /// value, or none, for every forward column. Documents from before a column was added have fewer.
+    /// True when a document has a vector of the right length (or several, where a column takes them), or
+    /// none, for every index column, and a value, or none, for every forward column. Documents from
+    /// before a column was added have fewer.
     pub fn fits(&self, document: &Document) -> bool {
         let vectors = self.columns.iter().zip(&document.vectors);
         document.vectors.len() == self.columns.len()
             && document.forward.len() <= self.forward_columns.len()
             && vectors.into_iter().all(|(column, vector)| {
-                vector.as_ref().is_none_or(|v| Some(v.len()) == column.vector_bytes())
+                let fits = |bytes| column.count_vectors(bytes, column.vector_bytes()?);
+                vector.as_ref().is_none_or(|vector| fits(vector.len()).is_some())
             })
     }
 
@@ -381,12 +387,14 @@ fn check_column(declared: NewColumn, limits: &SchemaLimits) -> Result<VectorColu
     };
     check_metric(element, metric).map_err(&invalid)?;
     let index = params.index_kind(element, metric, declared.dimension).map_err(&invalid)?;
+    let multi = MultiVectors::from_params(&params).map_err(&invalid)?;
     Ok(VectorColumn {
         name,
         element,
         dimension: declared.dimension,
         metric,
         index,
+        multi,
         extra_params: declared.extra_params,
     })
 }

@@ -346,7 +346,7 @@ impl<'a> Params<'a> {
         Ok(IndexKind::Trained { recipe, effort, recall_target, refine_k })
     }
 
-    fn optional(&self, key: &str, low: u32, high: u32) -> Result<Option<u32>, String> {
+    pub fn optional(&self, key: &str, low: u32, high: u32) -> Result<Option<u32>, String> {
         self.get(key).map(|_| self.number(key, low, low, high)).transpose()
     }
 

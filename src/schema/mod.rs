@@ -1,6 +1,7 @@
 //! Collection schemas, and the checks that turn what a caller sent into rows and queries that can
 //! always be applied. Nothing here knows of protobuf, files or threads.
 
+mod aggregation;
 mod check;
 mod collection;
 mod datum;
@@ -11,11 +12,13 @@ mod factory;
 mod filter;
 mod floats;
 mod index_kind;
+mod multi;
 mod query;
 mod search;
 mod types;
 mod vector_text;
 
+pub use aggregation::{Aggregation, AggregationKind};
 pub use check::{RawRow, RawVector, RawVectorMeta, RawWrite};
 pub use collection::{
     CollectionSchema, DeclaredType, NewCollection, NewColumn, NewRepository, Repository,
@@ -27,6 +30,7 @@ pub use evolution::{Alteration, NewForwardColumn, NewTtl, Ttl, VERSION_COLUMN, W
 pub use filter::{FilterParam, RawFilter};
 pub use floats::decode_floats;
 pub use index_kind::{EffortParam, IndexKind, ListRows, Recipe};
+pub use multi::MultiVectors;
 pub use query::{ForwardChoice, KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
 pub use search::SearchParams;
 pub use types::{

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::aggregation::Aggregation;
 use super::collection::{CollectionSchema, VectorColumn, check_metric};
 use super::effort::Effort;
 use super::filter::RawFilter;
@@ -33,6 +34,8 @@ pub struct KnnRequest {
     pub is_linear: bool,
     /// How to search; `None` leaves it to the column, `Err` says what could not be read of it.
     pub params: Option<std::result::Result<SearchParams, String>>,
+    /// One list of rows for all query vectors; `None` for one each, `Err` says what could not be read.
+    pub aggregation: Option<std::result::Result<Aggregation, String>>,
     /// Which forward values come with the hits.
     pub forwards: ForwardChoice,
     /// Which rows may be found; `None` for all, `Err` says what could not be read of it.
@@ -86,8 +89,17 @@ pub struct KnnPlan {
     /// Rows that an index finds and that are scored exactly, as times `topk`. 1 to 100; `None` for as
     /// many as the index asks for.
     pub refine_k: Option<f32>,
+    /// One list of rows for all query vectors; `None` for one each.
+    pub aggregation: Option<Aggregation>,
     /// Positions in the schema of the forward columns to return; `None` for all, in schema order.
     pub forwards: Option<Vec<usize>>,
+}
+
+impl KnnPlan {
+    /// What is looked for with each query vector.
+    pub fn k_per_vector(&self) -> usize {
+        self.aggregation.map_or(self.topk, |aggregation| aggregation.k_per_vector(self.topk))
+    }
 }
 
 impl CollectionSchema {
@@ -125,6 +137,12 @@ impl CollectionSchema {
         let params = params.map_err(Error::query)?;
         let metric = params.metric.unwrap_or(column.metric);
         check_metric(column.element, metric).map_err(Error::query)?;
+        let aggregation = raw.aggregation.transpose();
+        let checked = |aggregation: Option<Aggregation>| match aggregation {
+            Some(aggregation) => aggregation.check().map(|()| Some(aggregation)),
+            None => Ok(None),
+        };
+        let aggregation = aggregation.and_then(checked).map_err(Error::query)?;
         let effort = effort(column, &params);
         Ok(KnnPlan {
             column: position,
@@ -140,6 +158,7 @@ impl CollectionSchema {
                 || effort == Effort::Recall(1.0),
             metric,
             effort,
+            aggregation,
             refine_k: params.refine_k.or(column.index.refine_k()),
             forwards: self.check_forwards(&raw.forwards)?,
         })

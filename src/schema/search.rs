@@ -20,7 +20,7 @@ pub struct SearchParams {
 }
 
 /// A parameter by its name, with what it must be.
-struct Rule(&'static str, &'static str);
+pub(super) struct Rule(pub &'static str, pub &'static str);
 
 const EF_SEARCH: Rule = Rule("ef_search", "a whole number from 1 to 65536");
 const NPROBE: Rule = Rule("nprobe", "a whole number from 1 to 65536");
@@ -43,7 +43,8 @@ impl Rule {
         text(pairs, self.0)
     }
 
-    fn whole(&self, pairs: &[(String, String)]) -> Result<Option<u32>, String> {
+    /// The whole number sent as text.
+    pub fn whole(&self, pairs: &[(String, String)]) -> Result<Option<u32>, String> {
         let Some(text) = self.text(pairs) else { return Ok(None) };
         text.trim().parse().map(Some).map_err(|_| self.broken_by(text))
     }
@@ -54,7 +55,8 @@ impl Rule {
         number.map(Some).ok_or_else(|| self.broken_by(text))
     }
 
-    fn check<T: std::fmt::Debug + Copy>(
+    /// Refuses a value that is not within.
+    pub fn check<T: std::fmt::Debug + Copy>(
         &self,
         value: Option<T>,
         is_within: impl Fn(T) -> bool,

@@ -44,6 +44,15 @@ impl ElementType {
         matches!(self, ElementType::Binary32 | ElementType::Binary64)
     }
 
+    /// Numbers that one vector of `dimension` elements is written as in text: words for the bit types.
+    pub const fn numbers(self, dimension: u32) -> usize {
+        match self {
+            ElementType::Binary32 => dimension as usize / 32,
+            ElementType::Binary64 => dimension as usize / 64,
+            _ => dimension as usize,
+        }
+    }
+
     /// Bytes of one vector of `dimension` elements, or `None` where the dimension is not a multiple
     /// of what the type packs together (2 for INT4, 32 and 64 for the bit types).
     pub const fn vector_bytes(self, dimension: u32) -> Option<usize> {

@@ -29,6 +29,36 @@ fn flatten(items: Vec<Json>, numbers: &mut Vec<Json>) -> Result<(), String> {
     Ok(())
 }
 
+/// Parses JSON text of several vectors of `length` numbers each, above 0, into all their numbers: one
+/// flat array, or an array with an array for each vector. None at all are refused.
+pub fn vector_numbers(text: &str, length: usize) -> Result<Vec<Json>, String> {
+    let json: Json = serde_json::from_str(text).map_err(|e| format!("not JSON: {e}"))?;
+    let Json::Array(items) = json else { return Err("not a JSON array".into()) };
+    let mut numbers = Vec::with_capacity(items.len());
+    if items.iter().any(Json::is_array) {
+        for (place, item) in items.into_iter().enumerate() {
+            let Json::Array(vector) = item else {
+                return Err(format!("element {place} is not a vector like others: {item}"));
+            };
+            if vector.len() != length {
+                let found = vector.len();
+                return Err(format!("vector {place} has {found} numbers where {length} belong"));
+            }
+            numbers.extend(vector);
+        }
+    } else {
+        numbers = items;
+    }
+    if let Some(place) = numbers.iter().position(|number| !number.is_number()) {
+        return Err(format!("element {place} is not a number: {}", numbers[place]));
+    }
+    if numbers.is_empty() || !numbers.len().is_multiple_of(length) {
+        let found = numbers.len();
+        return Err(format!("{found} numbers where one or more times {length} belong"));
+    }
+    Ok(numbers)
+}
+
 /// Parses JSON text of a query: one flat array of `dimension` numbers, or an array of such arrays.
 pub fn matrix_rows(text: &str, dimension: usize) -> Result<Vec<Vec<Json>>, String> {
     let json: Json = serde_json::from_str(text).map_err(|e| format!("matrix is not JSON: {e}"))?;
@@ -58,11 +88,7 @@ fn exactly(numbers: Vec<Json>, dimension: usize, row: usize) -> Result<Vec<Json>
 
 /// Packs JSON numbers as one stored vector. The count must be the dimension (words for bit types).
 pub fn pack(element: ElementType, dimension: u32, numbers: &[Json]) -> Result<Bytes, String> {
-    let expected = match element {
-        ElementType::Binary32 => dimension as usize / 32,
-        ElementType::Binary64 => dimension as usize / 64,
-        _ => dimension as usize,
-    };
+    let expected = element.numbers(dimension);
     if numbers.len() != expected {
         return Err(format!("{} numbers where {expected} belong", numbers.len()));
     }
@@ -114,6 +140,19 @@ pub fn pack(element: ElementType, dimension: u32, numbers: &[Json]) -> Result<By
         }
     }
     Ok(Bytes::from(out))
+}
+
+/// Packs the JSON numbers of one or more vectors, one after the other.
+pub fn pack_all(element: ElementType, dimension: u32, numbers: &[Json]) -> Result<Bytes, String> {
+    let length = element.numbers(dimension);
+    if numbers.len() <= length || length == 0 {
+        return pack(element, dimension, numbers);
+    }
+    let mut out = Vec::with_capacity(numbers.len() * size_of::<f32>());
+    for vector in numbers.chunks(length) {
+        out.extend_from_slice(&pack(element, dimension, vector)?);
+    }
+    Ok(out.into())
 }
 
 fn float(number: &Json) -> Result<f32, String> {
@@ -195,6 +234,35 @@ mod tests {
             (ElementType::Binary64, 64, "[-1]"),
         ] {
             assert!(packed(element, dimension, text).is_err(), "{text} into {}", element.name());
+        }
+    }
+
+    #[test]
+    fn several_vectors_are_one_list_or_a_list_each() {
+        let packed = |text: &str| {
+            let numbers = vector_numbers(text, 2)?;
+            pack_all(ElementType::Int8, 2, &numbers).map(|bytes| bytes.to_vec())
+        };
+        for text in ["[1,2,3,4]", "[[1,2],[3,4]]"] {
+            assert_eq!(packed(text), Ok(vec![1, 2, 3, 4]), "{text}");
+        }
+        assert_eq!(packed("[[1,2]]"), Ok(vec![1, 2]));
+        for (text, words) in [
+            ("[]", "0 numbers where one or more times 2 belong"),
+            ("[1,2,3]", "3 numbers where one or more times 2 belong"),
+            ("[[1,2],[3]]", "vector 1 has 1 numbers where 2 belong"),
+            ("[[1],[2,3,4]]", "vector 0 has 1 numbers where 2 belong"),
+            ("[[]]", "vector 0 has 0 numbers where 2 belong"),
+            ("[[1,2],3,4]", "element 1 is not a vector like others: 3"),
+            ("[[[1,2]]]", "vector 0 has 1 numbers where 2 belong"),
+            ("[[1,\"2\"]]", "element 1 is not a number: \"2\""),
+            ("[1,null]", "element 1 is not a number: null"),
+            ("{}", "not a JSON array"),
+            ("[1,2", "not JSON"),
+            ("[1,400]", "400 is not a whole number from -128 to 127"),
+        ] {
+            let refused = packed(text).expect_err(text);
+            assert!(refused.starts_with(words), "{text}: {refused}");
         }
     }
 

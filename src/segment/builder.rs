@@ -9,12 +9,12 @@ use std::sync::atomic::Ordering;
 
 use arrow_buffer::{BooleanBuffer, MutableBuffer, ScalarBuffer};
 
-use super::block::{ColumnBlock, Rows};
+use super::block::{ColumnBlock, Lists, Rows};
 use super::column_index::{graph_params, trained_params};
 use super::column_vectors::ColumnVectors;
 use super::graph_job::GraphJob;
 use super::growing::GrowingView;
-use super::rows_file::{BATCH_ROWS, KindSet, RowsFile, RowsWriter};
+use super::rows_file::{BATCH_ROWS, KindSet, NODES_MAX, RowsFile, RowsWriter};
 use super::sealed::{Sealed, SegmentContext, map_verified, segment_folder};
 use super::trained_job::TrainedJob;
 use crate::error::{Error, Result};
@@ -23,6 +23,9 @@ use crate::manifest::{FileEntry, IndexEntry, Inserted, SegmentEntry};
 use crate::native::{TrainedIndex, read_links};
 use crate::schema::{ForwardRow, RecallCurve};
 use crate::storage::ChecksumWriter;
+
+/// Bytes of vectors of a batch of rows that have many.
+const BATCH_BYTES: usize = 64 << 20;
 
 /// A segment whose rows go into a new one.
 #[derive(Debug, Clone)]
@@ -134,12 +137,21 @@ impl MergeSource {
         }
     }
 
-    fn vector(&self, column: usize, row: u32) -> Option<&[u8]> {
+    /// Vectors of an index column, and as many as rows at least.
+    pub fn vectors(&self, column: usize) -> u64 {
         match self {
-            MergeSource::Sealed(sealed, _) => sealed.vector(column, row),
+            MergeSource::Sealed(sealed, _) => sealed.vectors(column).max(sealed.rows()).into(),
+            MergeSource::Frozen(view) => view.vectors(column).max(view.rows.into()),
+        }
+    }
+
+    /// The vectors of a row, one after the other.
+    fn vectors_of(&self, column: usize, row: u32) -> Option<&[u8]> {
+        match self {
+            MergeSource::Sealed(sealed, _) => sealed.vectors_of(column, row),
             MergeSource::Frozen(view) => {
                 let (block, at) = view.locate(row)?;
-                block.rows.columns.get(column)?.vector(at)
+                block.rows.columns.get(column)?.vectors(at)
             }
         }
     }
@@ -174,6 +186,14 @@ pub fn build_segment(context: &SegmentContext, plan: &BuildPlan<'_>) -> Result<O
     let Some(rows) = u32::try_from(rows).ok().filter(|rows| *rows < u32::MAX) else {
         return Err(Error::internal("a merge would make a segment of more than 2^32 - 2 rows"));
     };
+    for column in 0..context.schema.columns.len() {
+        let nodes: u64 = plan.sources.iter().map(|source| source.vectors(column)).sum();
+        if nodes > NODES_MAX as u64 {
+            return Err(Error::internal(
+                "a merge would make a segment of more than 2^32 - 2 vectors",
+            ));
+        }
+    }
     let _held = plan.run.hold(rows as usize * size_of::<u32>());
     let disk = &*context.disk;
     let folder = segment_folder(&context.folder, plan.id);
@@ -205,7 +225,6 @@ fn write_rows(
     let mut kinds = vec![KindSet::default(); schema.forward_columns.len()];
     plan.sources.iter().for_each(|source| source.include_kinds(&mut kinds));
     let name = "rows.arrow".to_string();
-    let mut writer = RowsWriter::create(&*context.disk, &folder.join(&name), schema, kinds)?;
     let all: Vec<(&MergeSource, u32)> = plan
         .sources
         .iter()
@@ -213,7 +232,10 @@ fn write_rows(
         .flat_map(|(source, rows)| rows.iter().map(move |row| (source, *row)))
         .collect();
     let _held = plan.run.hold(size_of_val(&all[..]));
-    for chunk in all.chunks(BATCH_ROWS) {
+    let rows = batch_rows(context, &all);
+    let path = folder.join(&name);
+    let mut writer = RowsWriter::create(&*context.disk, &path, schema, kinds, rows)?;
+    for chunk in all.chunks(rows) {
         if plan.run.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopping);
         }
@@ -227,6 +249,26 @@ fn write_rows(
     Ok(FileEntry { name, bytes, crc32c })
 }
 
+/// Rows of a batch: fewer, down to one, where rows have many vectors, so that a batch of them fits into
+/// [`BATCH_BYTES`].
+fn batch_rows(context: &SegmentContext, all: &[(&MergeSource, u32)]) -> usize {
+    let columns = context.schema.columns.iter().enumerate();
+    let multi: Vec<usize> =
+        columns.filter(|(_, column)| column.multi.is_some()).map(|(place, _)| place).collect();
+    if multi.is_empty() {
+        return BATCH_ROWS;
+    }
+    let bytes = |(source, row): &(&MergeSource, u32)| -> usize {
+        multi.iter().filter_map(|column| source.vectors_of(*column, *row)).map(<[u8]>::len).sum()
+    };
+    let bytes: Vec<usize> = all.iter().map(bytes).collect();
+    let halves = std::iter::successors(Some(BATCH_ROWS), |rows| Some(rows / 2));
+    let fits = |rows: &usize| {
+        *rows == 1 || bytes.chunks(*rows).all(|batch| batch.iter().sum::<usize>() <= BATCH_BYTES)
+    };
+    halves.take_while(|rows| *rows > 0).find(fits).unwrap_or(1)
+}
+
 fn gather(context: &SegmentContext, chunk: &[(&MergeSource, u32)]) -> Result<Rows> {
     let keys: Option<Vec<u64>> = chunk.iter().map(|(source, row)| source.key(*row)).collect();
     let keys = keys.ok_or_else(|| Error::internal("a row to be merged is not in its source"))?;
@@ -238,9 +280,18 @@ fn gather(context: &SegmentContext, chunk: &[(&MergeSource, u32)]) -> Result<Row
     for (position, column) in context.schema.columns.iter().enumerate() {
         let vector_bytes = column.vector_bytes().unwrap_or(0);
         let mut data = MutableBuffer::new(vector_bytes * chunk.len());
+        if column.multi.is_some() {
+            let ends = chunk.iter().map(|(source, row)| {
+                data.extend_from_slice(source.vectors_of(position, *row).unwrap_or_default());
+                (data.len() / vector_bytes.max(1)) as i64
+            });
+            let lists = Some(Lists::of_ends(ends.collect()));
+            columns.push(ColumnBlock { vector_bytes, data: data.into(), present: None, lists });
+            continue;
+        }
         let mut present = Vec::with_capacity(chunk.len());
         for (source, row) in chunk {
-            let vector = source.vector(position, *row);
+            let vector = source.vectors_of(position, *row);
             match vector {
                 Some(vector) => data.extend_from_slice(vector),
                 None => data.extend_zeros(vector_bytes),
@@ -249,7 +300,7 @@ fn gather(context: &SegmentContext, chunk: &[(&MergeSource, u32)]) -> Result<Row
         }
         let is_full = present.iter().all(|present| *present);
         let present = (!is_full).then(|| BooleanBuffer::from(present));
-        columns.push(ColumnBlock { vector_bytes, data: data.into(), present });
+        columns.push(ColumnBlock { vector_bytes, data: data.into(), present, lists: None });
     }
     Ok(Rows { keys: ScalarBuffer::from(keys), lsns, columns })
 }

@@ -1,5 +1,6 @@
 //! The index of one column of a sealed segment, opened for searching.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
@@ -15,11 +16,11 @@ use crate::schema::{CollectionSchema, Effort, IndexKind, RecallCurve, Recipe, Ve
 /// The index of one column, and the rows that its nodes stand for.
 #[derive(Debug)]
 pub struct ColumnIndex {
-    /// The index; node ids count the rows that have a vector in the column.
+    /// The index; node ids count the vectors of the column, row after row.
     pub body: IndexBody,
     /// What searches of it find.
     pub recall: RecallCurve,
-    /// Row of each node, where some rows have no vector; else node and row are the same.
+    /// Row of each node, where some rows have no vector or several; else node and row are the same.
     pub(super) row_of_id: Option<Box<[u32]>>,
 }
 
@@ -137,7 +138,7 @@ impl ColumnIndex {
         }
     }
 
-    /// Rows that have a vector.
+    /// Vectors.
     pub fn nodes(&self) -> usize {
         match &self.body {
             IndexBody::Graph { graph, .. } => graph.len(),
@@ -178,12 +179,23 @@ impl ColumnIndex {
         }
     }
 
-    /// The node that stands for a row, if it has a vector.
-    pub fn id(&self, row: u32) -> Option<u32> {
+    /// The nodes that stand for a row: as many as it has vectors.
+    pub fn ids(&self, row: u32) -> Range<u32> {
         match &self.row_of_id {
-            None => Some(row).filter(|row| (*row as usize) < self.nodes()),
-            Some(rows) => rows.binary_search(&row).ok().map(|id| id as u32),
+            None => row..(row + 1).min(self.nodes() as u32).max(row),
+            Some(rows) => {
+                let first = rows.partition_point(|other| *other < row);
+                let count = rows[first..].iter().take_while(|other| **other == row).count();
+                first as u32..(first + count) as u32
+            }
         }
+    }
+
+    /// About how many nodes stand for so many of the rows of its segment, which are `rows`.
+    pub fn nodes_of(&self, some: usize, rows: u32) -> usize {
+        let each = self.nodes() as f64 / f64::from(rows.max(1));
+        // Rows without a vector may be any.
+        (some as f64 * each.max(1.0)) as usize
     }
 
     /// The row that a node stands for.

@@ -3,23 +3,24 @@
 use super::rows_file::RowsFile;
 use crate::index::Vectors;
 
-/// The vectors of an index column; rows without one are left out.
+/// The vectors of an index column, row after row; rows without one are left out.
 pub(super) struct ColumnVectors<'a> {
     rows: &'a RowsFile,
     column: usize,
-    /// Row of each node, where some rows have no vector.
+    /// Row of each node, where some rows have no vector or several.
     pub row_of_id: Option<Box<[u32]>>,
 }
 
 impl<'a> ColumnVectors<'a> {
     pub fn new(rows: &'a RowsFile, column: usize) -> Self {
-        ColumnVectors { rows, column, row_of_id: rows_with_vector(rows, column) }
+        ColumnVectors { rows, column, row_of_id: rows_of_nodes(rows, column) }
     }
 
     pub fn get(&self, node: u32) -> &'a [u8] {
         let row = self.row_of_id.as_ref().map_or(node, |rows| rows[node as usize]);
         let found = self.rows.locate(row);
-        found.and_then(|(batch, at)| batch.rows.columns[self.column].vector(at)).unwrap_or_default()
+        let vector = found.and_then(|(batch, at)| batch.rows.columns[self.column].node(node, at));
+        vector.unwrap_or_default()
     }
 
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone {
@@ -37,18 +38,29 @@ impl Vectors for ColumnVectors<'_> {
     }
 }
 
-/// The rows that have a vector in a column, or `None` when all do.
-fn rows_with_vector(rows: &RowsFile, column: usize) -> Option<Box<[u32]>> {
-    let has_gaps = rows.batches.iter().any(|batch| {
-        let block = &batch.rows.columns[column];
-        block.count_present(batch.rows.len()) < batch.rows.len()
-    });
-    has_gaps.then(|| {
-        let present = rows.batches.iter().flat_map(|batch| {
+/// Vectors of a column.
+pub(super) fn count_vectors(rows: &RowsFile, column: usize) -> usize {
+    let batches = rows.batches.iter();
+    batches.map(|batch| batch.rows.columns[column].count(batch.rows.len())).sum()
+}
+
+/// The row of each node of a column, or `None` when all rows have one vector.
+fn rows_of_nodes(rows: &RowsFile, column: usize) -> Option<Box<[u32]>> {
+    let counts = || {
+        rows.batches.iter().flat_map(move |batch| {
             let block = &batch.rows.columns[column];
-            let places = (0..batch.rows.len()).filter(|place| block.is_present(*place));
-            places.map(|place| batch.first_row + place as u32)
-        });
-        present.collect()
-    })
+            let counts = (0..batch.rows.len()).map(|place| block.count_of(place));
+            counts.enumerate().map(|(place, count)| (batch.first_row + place as u32, count))
+        })
+    };
+    let is_even = rows.batches.iter().all(|batch| {
+        let block = &batch.rows.columns[column];
+        block.lists.is_none() && block.count(batch.rows.len()) == batch.rows.len()
+    });
+    if is_even || counts().all(|(_, count)| count == 1) {
+        return None;
+    }
+    let mut row_of_id = Vec::with_capacity(count_vectors(rows, column));
+    counts().for_each(|(row, count)| row_of_id.extend(std::iter::repeat_n(row, count)));
+    Some(row_of_id.into())
 }

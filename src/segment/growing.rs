@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use arrow_buffer::{BooleanBuffer, Buffer, MutableBuffer, ScalarBuffer};
+use bytes::Bytes;
 
-use super::block::{ColumnBlock, Rows, complete};
+use super::block::{ColumnBlock, Lists, Rows, complete};
 use super::tombstones::{LIVE, Tombstones};
 use crate::manifest::Inserted;
-use crate::schema::{CollectionSchema, Document, ForwardRow, LsnContext, Value};
+use crate::schema::{CollectionSchema, Document, ForwardRow, LsnContext, Value, VectorColumn};
 
-/// Rows from which blocks are no longer merged.
+/// Rows, or vectors where these are more, from which blocks are no longer merged.
 const BLOCK_ROWS: usize = 8_192;
 
 /// A run of rows of a growing segment, immutable but for its delete marks.
@@ -44,7 +45,24 @@ pub struct GrowingView {
     pub first_doc_id: u64,
 }
 
+impl Block {
+    /// Vectors of the column that has most, and as many as rows at least.
+    fn vectors_max(&self) -> usize {
+        let rows = self.rows.len();
+        let lists = self.rows.columns.iter().filter_map(|column| column.lists.as_ref());
+        lists.map(Lists::count).fold(rows, usize::max)
+    }
+}
+
 impl GrowingView {
+    /// Vectors of an index column. Rows without one count, where rows have one at most.
+    pub fn vectors(&self, column: usize) -> u64 {
+        let lists =
+            |block: &Arc<Block>| block.rows.columns.get(column)?.lists.as_ref().map(Lists::count);
+        let counts: Option<Vec<usize>> = self.blocks.iter().map(lists).collect();
+        counts.map_or(u64::from(self.rows), |counts| counts.into_iter().sum::<usize>() as u64)
+    }
+
     /// The block that holds a row, and the row's place in it.
     pub fn locate(&self, row: u32) -> Option<(&Block, usize)> {
         let after = self.blocks.partition_point(|block| block.first_row <= row);
@@ -74,7 +92,9 @@ impl GrowingView {
 #[derive(Debug)]
 pub struct Growing {
     space: u32,
-    vector_bytes: Vec<usize>,
+    columns: Vec<ColumnForm>,
+    /// Vectors of each index column whose rows may have several.
+    vectors: Vec<u64>,
     forward_columns: usize,
     with_lsns: bool,
     blocks: Vec<Arc<Block>>,
@@ -83,6 +103,15 @@ pub struct Growing {
     inserted: Inserted,
     first_doc_id: u64,
     next_doc_id: u64,
+}
+
+/// What the rows of an index column hold.
+#[derive(Debug, Clone, Copy)]
+struct ColumnForm {
+    /// Bytes of one vector; 0 for a column that can hold none.
+    vector_bytes: usize,
+    /// True where a row may have several.
+    is_multi: bool,
 }
 
 #[derive(Debug, Default)]
@@ -99,17 +128,23 @@ struct OpenBlock {
 struct OpenColumn {
     data: MutableBuffer,
     present: Vec<bool>,
+    /// Where rows may have several vectors: how many there are up to and with each row.
+    ends: Vec<i64>,
 }
 
 impl Growing {
     /// An empty segment of the given row space, whose first document gets `first_doc_id`.
     pub fn new(schema: &CollectionSchema, space: u32, first_doc_id: u64) -> Self {
-        let vector_bytes: Vec<usize> =
-            schema.columns.iter().map(|column| column.vector_bytes().unwrap_or(0)).collect();
-        let open = OpenBlock::empty(0, vector_bytes.len());
+        let form = |column: &VectorColumn| ColumnForm {
+            vector_bytes: column.vector_bytes().unwrap_or(0),
+            is_multi: column.multi.is_some(),
+        };
+        let columns: Vec<ColumnForm> = schema.columns.iter().map(form).collect();
+        let open = OpenBlock::empty(0, columns.len());
         Growing {
             space,
-            vector_bytes,
+            vectors: vec![0; columns.len()],
+            columns,
             forward_columns: schema.forward_columns.len(),
             with_lsns: schema.follows_repository(),
             blocks: Vec::new(),
@@ -129,6 +164,11 @@ impl Growing {
     /// Rows appended, deleted ones included.
     pub fn rows(&self) -> u32 {
         self.open.first_row + self.open.keys.len() as u32
+    }
+
+    /// Vectors of the column that has most, and as many as rows at least.
+    pub fn vectors_max(&self) -> u64 {
+        self.vectors.iter().copied().fold(u64::from(self.rows()), u64::max)
     }
 
     /// Bytes of vectors and forward values, roughly.
@@ -151,10 +191,19 @@ impl Growing {
         open.forward.push(complete(document.forward.clone(), self.forward_columns));
         let mut bytes = 48;
         for (position, column) in open.columns.iter_mut().enumerate() {
-            let width = self.vector_bytes[position];
+            let ColumnForm { vector_bytes: width, is_multi } = self.columns[position];
             // The schema's checks make every vector as long as its column says; a log of another
             // schema is refused before it is replayed.
             let vector = document.vectors.get(position).and_then(Option::as_ref);
+            if is_multi {
+                let fits = |vectors: &&Bytes| width > 0 && vectors.len().is_multiple_of(width);
+                let vectors = vector.filter(fits).map_or(&[][..], |vectors| vectors);
+                column.data.extend_from_slice(vectors);
+                column.ends.push((column.data.len() / width.max(1)) as i64);
+                self.vectors[position] += (vectors.len() / width.max(1)) as u64;
+                bytes += (vectors.len() + size_of::<i64>()) as u64;
+                continue;
+            }
             match vector.filter(|vector| vector.len() == width && width > 0) {
                 Some(vector) => column.data.extend_from_slice(vector),
                 None => column.data.extend_zeros(width),
@@ -216,12 +265,12 @@ impl Growing {
     pub fn publish(&mut self) -> Arc<GrowingView> {
         let rows = self.rows();
         if !self.open.keys.is_empty() {
-            let next = OpenBlock::empty(rows, self.vector_bytes.len());
+            let next = OpenBlock::empty(rows, self.columns.len());
             let open = std::mem::replace(&mut self.open, next);
-            let mut block = open.close(&self.vector_bytes, self.with_lsns);
+            let mut block = open.close(&self.columns, self.with_lsns);
             while let Some(last) = self.blocks.last()
                 && last.rows.len() <= block.rows.len()
-                && last.rows.len() + block.rows.len() <= BLOCK_ROWS
+                && last.vectors_max() + block.vectors_max() <= BLOCK_ROWS
             {
                 block = merge(last, &block, self.with_lsns);
                 self.blocks.pop();
@@ -249,15 +298,16 @@ impl OpenBlock {
         OpenBlock { first_row, columns, ..OpenBlock::default() }
     }
 
-    fn close(self, vector_bytes: &[usize], with_lsns: bool) -> Block {
-        let columns = self.columns.into_iter().zip(vector_bytes);
-        let columns = columns.map(|(column, &vector_bytes)| ColumnBlock {
-            vector_bytes,
+    fn close(self, forms: &[ColumnForm], with_lsns: bool) -> Block {
+        let columns = self.columns.into_iter().zip(forms);
+        let columns = columns.map(|(column, form)| ColumnBlock {
+            vector_bytes: form.vector_bytes,
             data: column.data.into(),
             present: match column.present.iter().all(|present| *present) {
                 true => None,
                 false => Some(BooleanBuffer::from(column.present)),
             },
+            lists: form.is_multi.then(|| Lists::of_ends(column.ends)),
         });
         let rows = Rows {
             columns: columns.collect(),
@@ -305,12 +355,24 @@ fn concatenate(parts: &[(&ColumnBlock, usize)]) -> ColumnBlock {
     let present = match parts.iter().all(|(column, _)| column.present.is_none()) {
         true => None,
         false => Some(BooleanBuffer::from_iter(
-            parts.iter().flat_map(|(column, rows)| (0..*rows).map(|row| column.is_present(row))),
+            parts.iter().flat_map(|(column, rows)| (0..*rows).map(|row| column.count_of(row) > 0)),
         )),
     };
+    let lists: Option<Vec<&Lists>> =
+        parts.iter().map(|(column, _)| column.lists.as_ref()).collect();
+    let ends = lists.map(|lists| {
+        let mut before = 0;
+        let mut ends = Vec::new();
+        for lists in lists {
+            ends.extend(lists.starts.iter().skip(1).map(|end| before + end));
+            before += lists.count() as i64;
+        }
+        ends
+    });
     ColumnBlock {
         vector_bytes: parts.first().map_or(0, |(column, _)| column.vector_bytes),
         data: Buffer::from(data),
         present,
+        lists: ends.map(Lists::of_ends),
     }
 }

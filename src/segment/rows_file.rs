@@ -2,11 +2,12 @@
 //!
 //! Columns, in order: `_key` (uint64), `_lsn` (uint64, repository collections only), one per index
 //! column (fixed-size list of float, halffloat, int8 or int16; fixed-size binary for INT4 and the bit
-//! types; null where a row has no vector), one per forward column. A forward column whose values are
+//! types; a large list of these in columns whose rows may have several; null where a row has no
+//! vector), one per forward column. A forward column whose values are
 //! all of one kind has that kind's Arrow type; one of mixed kinds is a struct with one nullable field
 //! per kind; one without values is of type null. A forward column that shares its name with an index
-//! column is called `<name>#forward`. Record batches hold [`BATCH_ROWS`] rows each, buffers are
-//! aligned to 64 bytes and not compressed, so that vectors are read where they are mapped.
+//! column is called `<name>#forward`. Record batches hold [`BATCH_ROWS`] rows each, or, where rows may
+//! have several vectors, a lower power of two that the metadata names. Buffers are aligned to 64 bytes and not compressed, so that vectors are read where they are mapped.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,27 +20,33 @@ use arrow_array::types::{
 };
 use arrow_array::{
     Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array,
-    Float64Array, Int32Array, Int64Array, LargeBinaryArray, LargeStringArray, NullArray,
-    PrimitiveArray, RecordBatch, StructArray, UInt32Array, UInt64Array,
+    Float64Array, Int32Array, Int64Array, LargeBinaryArray, LargeListArray, LargeStringArray,
+    NullArray, PrimitiveArray, RecordBatch, StructArray, UInt32Array, UInt64Array,
 };
-use arrow_buffer::{Buffer, NullBuffer, ScalarBuffer};
+use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_ipc::reader::{FileDecoder, read_footer_length};
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
 use bytes::Bytes;
 
-use super::block::{ColumnBlock, Rows};
+use super::block::{ColumnBlock, Lists, Rows};
 use crate::error::{Error, Result};
 use crate::schema::{CollectionSchema, ElementType, ForwardRow, Value, VectorColumn};
 use crate::storage::{ChecksumWriter, Directory};
 
 type ArrowResult<T> = std::result::Result<T, ArrowError>;
 
-/// Rows of a record batch; the last may have fewer.
+/// Rows of a record batch, where a row has one vector; the last may have fewer.
 pub const BATCH_ROWS: usize = 65_536;
 
 /// The form of the file, in its metadata.
 const FORMAT: &str = "1";
+/// The same where rows may have several vectors.
+const FORMAT_MULTI: &str = "2";
+/// Where the metadata of such a file says how many rows a batch has.
+const BATCH_ROWS_KEY: &str = "voisin.batch_rows";
+/// Vectors of a column: nodes are counted in 32 bits.
+pub(super) const NODES_MAX: usize = u32::MAX as usize - 1;
 
 /// The kinds of value a forward column holds within a segment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,7 +129,7 @@ impl KindSet {
 }
 
 /// The Arrow schema of a segment's rows.
-fn arrow_schema(schema: &CollectionSchema, kinds: &[KindSet]) -> SchemaRef {
+fn arrow_schema(schema: &CollectionSchema, kinds: &[KindSet], batch_rows: usize) -> SchemaRef {
     let mut fields = vec![Field::new("_key", DataType::UInt64, false)];
     if schema.follows_repository() {
         fields.push(Field::new("_lsn", DataType::UInt64, false));
@@ -135,11 +142,21 @@ fn arrow_schema(schema: &CollectionSchema, kinds: &[KindSet]) -> SchemaRef {
         let name = if taken { format!("{name}#forward") } else { name.clone() };
         fields.push(Field::new(name, kinds.data_type(), true));
     }
-    let metadata = [
+    let mut metadata = HashMap::from([
         ("voisin.collection".to_string(), schema.name.clone()),
-        ("voisin.format".to_string(), FORMAT.to_string()),
-    ];
-    Arc::new(Schema::new_with_metadata(fields, HashMap::from(metadata)))
+        ("voisin.format".to_string(), format(schema).to_string()),
+    ]);
+    if format(schema) == FORMAT_MULTI {
+        metadata.insert(BATCH_ROWS_KEY.to_string(), batch_rows.to_string());
+    }
+    Arc::new(Schema::new_with_metadata(fields, metadata))
+}
+
+fn format(schema: &CollectionSchema) -> &'static str {
+    match schema.columns.iter().any(|column| column.multi.is_some()) {
+        false => FORMAT,
+        true => FORMAT_MULTI,
+    }
 }
 
 fn list_item(column: &VectorColumn) -> Option<Arc<Field>> {
@@ -154,11 +171,20 @@ fn list_item(column: &VectorColumn) -> Option<Arc<Field>> {
 }
 
 fn vector_type(column: &VectorColumn) -> DataType {
-    match (column.vector_bytes(), list_item(column)) {
-        (None, _) => DataType::Null,
+    let vector = match (column.vector_bytes(), list_item(column)) {
+        (None, _) => return DataType::Null,
         (Some(_), Some(item)) => DataType::FixedSizeList(item, column.dimension as i32),
         (Some(bytes), None) => DataType::FixedSizeBinary(bytes as i32),
+    };
+    match column.multi {
+        None => vector,
+        Some(_) => DataType::LargeList(vector_field(vector)),
     }
+}
+
+/// The field of the vectors of a row.
+fn vector_field(vector: DataType) -> Arc<Field> {
+    Arc::new(Field::new("item", vector, false))
 }
 
 /// Writes a segment's rows, batch by batch.
@@ -175,14 +201,17 @@ fn arrow_failure(path: &Path, error: &ArrowError) -> Error {
 }
 
 impl RowsWriter {
-    /// Creates the file. `kinds` has the kinds of every forward column over all rows to come.
+    /// Creates the file. `kinds` has the kinds of every forward column over all rows to come. Batches are
+    /// to have `batch_rows` rows: [`BATCH_ROWS`], or a lower power of two where rows may have several
+    /// vectors.
     pub fn create(
         disk: &dyn Directory,
         path: &Path,
         schema: &CollectionSchema,
         kinds: Vec<KindSet>,
+        batch_rows: usize,
     ) -> Result<Self> {
-        let arrow_schema = arrow_schema(schema, &kinds);
+        let arrow_schema = arrow_schema(schema, &kinds, batch_rows);
         let options = IpcWriteOptions::try_new(64, false, arrow_ipc::MetadataVersion::V5)
             .map_err(|e| arrow_failure(path, &e))?;
         let file = ChecksumWriter::create(disk, path)?;
@@ -197,7 +226,7 @@ impl RowsWriter {
         })
     }
 
-    /// Writes one batch of at most [`BATCH_ROWS`] rows; all but the last must have exactly that many.
+    /// Writes one batch; all but the last must have as many rows as was said.
     pub fn write(&mut self, rows: &Rows, forward: &[ForwardRow]) -> Result<()> {
         let batch = self.batch(rows, forward).map_err(|e| arrow_failure(&self.path, &e))?;
         self.writer.write(&batch).map_err(|e| arrow_failure(&self.path, &e))
@@ -230,12 +259,30 @@ fn vector_array(column: &VectorColumn, block: &ColumnBlock, rows: usize) -> Arro
     if block.vector_bytes == 0 {
         return Ok(Arc::new(NullArray::new(rows)));
     }
-    let nulls = block.present.clone().map(NullBuffer::new);
+    let Some(lists) = &block.lists else {
+        let nulls = block.present.clone().map(NullBuffer::new);
+        return vectors_array(column, block, rows, nulls);
+    };
+    let vectors = vectors_array(column, block, lists.count(), None)?;
+    let nulls = NullBuffer::from_iter((0..rows).map(|row| !lists.of_row(row).is_empty()));
+    let nulls = Some(nulls).filter(|nulls| nulls.null_count() > 0);
+    let field = vector_field(vectors.data_type().clone());
+    let starts = OffsetBuffer::new(lists.starts.clone());
+    Ok(Arc::new(LargeListArray::try_new(field, starts, vectors, nulls)?))
+}
+
+/// The first `count` vectors of a block.
+fn vectors_array(
+    column: &VectorColumn,
+    block: &ColumnBlock,
+    count: usize,
+    nulls: Option<NullBuffer>,
+) -> ArrowResult<ArrayRef> {
     let Some(item) = list_item(column) else {
         let width = block.vector_bytes as i32;
         return Ok(Arc::new(FixedSizeBinaryArray::try_new(width, block.data.clone(), nulls)?));
     };
-    let count = rows * column.dimension as usize;
+    let count = count * column.dimension as usize;
     let data = block.data.clone();
     let values: ArrayRef = match column.element {
         ElementType::Fp32 => primitive::<Float32Type>(data, count),
@@ -349,6 +396,8 @@ pub struct RowsFile {
     pub kinds: Vec<KindSet>,
     /// Rows in all batches.
     pub rows: u32,
+    /// Rows of a batch, as a power of two.
+    batch_shift: u32,
 }
 
 impl RowsFile {
@@ -366,25 +415,36 @@ impl RowsFile {
             .map(|field| KindSet::of_type(field.data_type()))
             .collect();
         let kinds = kinds.ok_or_else(|| damaged("a forward column of an unknown type".into()))?;
-        let format = file_schema.metadata().get("voisin.format").map(String::as_str);
-        if format != Some(FORMAT) {
-            return Err(damaged(format!("format {format:?} is not {FORMAT}, the one known here")));
+        let (found, wanted) = (file_schema.metadata().get("voisin.format"), format(schema));
+        if found.map(String::as_str) != Some(wanted) {
+            let detail = format!("format {found:?} is not {wanted}, that of such a collection");
+            return Err(damaged(detail));
         }
         // A file from before a forward column was added has fewer.
         if kinds.len() > schema.forward_columns.len()
-            || arrow_schema(schema, &kinds).fields() != file_schema.fields()
+            || arrow_schema(schema, &kinds, 0).fields() != file_schema.fields()
         {
             return Err(damaged("the columns are not those of the collection".into()));
         }
+        let batch_rows = match wanted {
+            FORMAT => Some(BATCH_ROWS),
+            _ => file_schema.metadata().get(BATCH_ROWS_KEY).and_then(|rows| rows.parse().ok()),
+        };
+        let fits = |rows: &usize| rows.is_power_of_two() && *rows <= BATCH_ROWS;
+        let batch_rows = batch_rows.filter(fits);
+        let batch_rows =
+            batch_rows.ok_or_else(|| damaged(format!("{BATCH_ROWS_KEY} is no number of rows")))?;
+        let batch_shift = batch_rows.ilog2();
         let mut kinds = kinds;
         kinds.resize(schema.forward_columns.len(), KindSet::default());
-        let mut file = RowsFile { batches: Vec::new(), kinds, rows: 0 };
+        let mut file = RowsFile { batches: Vec::new(), kinds, rows: 0, batch_shift };
+        let mut nodes = vec![0; schema.columns.len()];
         let last = batches.len().saturating_sub(1);
         for (position, batch) in batches.iter().enumerate() {
-            if position != last && batch.num_rows() != BATCH_ROWS {
+            if position != last && batch.num_rows() != batch_rows || batch.num_rows() > batch_rows {
                 return Err(damaged(format!("batch {position} has {} rows", batch.num_rows())));
             }
-            let batch = split_batch(batch, file.rows, schema)
+            let batch = split_batch(batch, file.rows, &mut nodes, schema)
                 .ok_or_else(|| damaged(format!("batch {position} cannot be read in place")))?;
             file.rows += batch.rows.len() as u32;
             file.batches.push(batch);
@@ -394,8 +454,8 @@ impl RowsFile {
 
     /// The batch that holds a row, and the row's place in it.
     pub fn locate(&self, row: u32) -> Option<(&Batch, usize)> {
-        let batch = self.batches.get(row as usize / BATCH_ROWS)?;
-        let place = row as usize % BATCH_ROWS;
+        let batch = self.batches.get(row as usize >> self.batch_shift)?;
+        let place = row as usize & ((1 << self.batch_shift) - 1);
         (place < batch.rows.len()).then_some((batch, place))
     }
 }
@@ -433,7 +493,14 @@ fn read_batches(bytes: Bytes) -> ArrowResult<(SchemaRef, Vec<RecordBatch>)> {
     Ok((schema, batches))
 }
 
-fn split_batch(batch: &RecordBatch, first_row: u32, schema: &CollectionSchema) -> Option<Batch> {
+/// The parts of a batch, before which there are so many rows, and so many vectors of each column that
+/// takes several for a row.
+fn split_batch(
+    batch: &RecordBatch,
+    first_row: u32,
+    nodes: &mut [usize],
+    schema: &CollectionSchema,
+) -> Option<Batch> {
     let rows = batch.num_rows();
     let mut columns = batch.columns().iter();
     let keys = columns.next()?.as_primitive_opt::<UInt64Type>()?.values().clone();
@@ -442,8 +509,14 @@ fn split_batch(batch: &RecordBatch, first_row: u32, schema: &CollectionSchema) -
         false => None,
     };
     let mut vectors = Vec::with_capacity(schema.columns.len());
-    for column in &schema.columns {
-        vectors.push(column_block(columns.next()?, column, rows)?);
+    for (column, nodes) in schema.columns.iter().zip(nodes) {
+        let mut block = column_block(columns.next()?, column, rows)?;
+        if let Some(lists) = &mut block.lists {
+            lists.first_node = u32::try_from(*nodes).ok()?;
+            *nodes += lists.count();
+            (*nodes <= NODES_MAX).then_some(())?;
+        }
+        vectors.push(block);
     }
     let mut forward: Vec<ArrayRef> = columns.cloned().collect();
     forward.resize_with(schema.forward_columns.len(), || Arc::new(NullArray::new(rows)));
@@ -452,10 +525,36 @@ fn split_batch(batch: &RecordBatch, first_row: u32, schema: &CollectionSchema) -
 
 fn column_block(array: &ArrayRef, column: &VectorColumn, rows: usize) -> Option<ColumnBlock> {
     let Some(vector_bytes) = column.vector_bytes() else {
-        return Some(ColumnBlock { vector_bytes: 0, data: Buffer::from(&[][..]), present: None });
+        let lists = column.multi.map(|_| Lists::of_ends(vec![0; rows]));
+        let data = Buffer::from(&[][..]);
+        return Some(ColumnBlock { vector_bytes: 0, data, present: None, lists });
     };
-    let present = array.nulls().filter(|n| n.null_count() > 0).map(|n| n.inner().clone());
-    let length = rows.checked_mul(vector_bytes)?;
+    if column.multi.is_none() {
+        let data = vectors_data(array, column, vector_bytes, rows)?;
+        let present = array.nulls().filter(|n| n.null_count() > 0).map(|n| n.inner().clone());
+        return Some(ColumnBlock { vector_bytes, data, present, lists: None });
+    }
+    let array = array.as_list_opt::<i64>()?;
+    let starts = array.offsets().inner().clone();
+    let count = array.values().len();
+    let is_whole = starts.len() == rows + 1
+        && starts.first() == Some(&0)
+        && starts.is_sorted()
+        && starts.last().is_some_and(|end| usize::try_from(*end) == Ok(count))
+        && array.values().null_count() == 0;
+    let data = vectors_data(array.values(), column, vector_bytes, count)?;
+    let lists = Some(Lists { starts, first_node: 0 });
+    is_whole.then_some(ColumnBlock { vector_bytes, data, present: None, lists })
+}
+
+/// The bytes of so many vectors of an array.
+fn vectors_data(
+    array: &ArrayRef,
+    column: &VectorColumn,
+    vector_bytes: usize,
+    count: usize,
+) -> Option<Buffer> {
+    let length = count.checked_mul(vector_bytes)?;
     let (buffer, start) = if let Some(list) = array.as_fixed_size_list_opt() {
         let values = list.values().to_data();
         let element_bytes = vector_bytes / column.dimension as usize;
@@ -464,8 +563,5 @@ fn column_block(array: &ArrayRef, column: &VectorColumn, rows: usize) -> Option<
         let data = array.as_fixed_size_binary_opt()?.to_data();
         (data.buffers().first()?.clone(), data.offset() * vector_bytes)
     };
-    if start.checked_add(length)? > buffer.len() {
-        return None;
-    }
-    Some(ColumnBlock { vector_bytes, data: buffer.slice_with_length(start, length), present })
+    (start.checked_add(length)? <= buffer.len()).then(|| buffer.slice_with_length(start, length))
 }

@@ -10,17 +10,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::Rows;
 use super::block::complete;
 use super::column_index::ColumnIndex;
-use super::column_vectors::ColumnVectors;
+use super::column_vectors::{ColumnVectors, count_vectors};
 use super::forward_column::ForwardColumn;
 use super::forward_index::{ForwardIndex, ValueOrder, Zones};
 use super::forward_store::{ForwardTree, StoredSegment};
 use super::rows_file::{KindSet, RowsFile};
 use super::tombstones::{self, Tombstones};
-use super::{ColumnBlock, Rows};
 use crate::error::{Error, Result};
-use crate::index::{BuildRun, Codes, Vectors};
+use crate::index::{BuildRun, Codes};
 use crate::manifest::{FileEntry, Inserted, SegmentEntry};
 use crate::schema::{CollectionSchema, ElementType, ForwardRow, Metric, VectorColumn};
 use crate::storage::Disk;
@@ -40,8 +40,8 @@ pub struct SegmentContext {
     pub filter_index_rows_min: u32,
 }
 
-/// Fewer rows are scanned as quickly without codes.
-const FLAT_CODES_ROWS_MIN: u32 = 1_024;
+/// Fewer vectors are scanned as quickly without codes.
+const FLAT_CODES_ROWS_MIN: usize = 1_024;
 
 /// The folder of a segment within its collection's.
 pub fn segment_folder(collection: &Path, id: u32) -> PathBuf {
@@ -57,7 +57,7 @@ pub fn segment_id(name: &str) -> Option<u32> {
 #[derive(Debug)]
 struct FlatCodes {
     codes: Codes,
-    /// The row of each, where some rows have no vector.
+    /// The row of each, where some rows have no vector or several.
     row_of_id: Option<Box<[u32]>>,
 }
 
@@ -137,8 +137,7 @@ impl Sealed {
             *place = Some(ColumnIndex::open(context, &folder, index_entry, vectors)?);
         }
         let columns = 0..context.schema.columns.len();
-        let vectors =
-            columns.map(|column| ColumnVectors::new(&rows, column).count() as u32).collect();
+        let vectors = columns.map(|column| count_vectors(&rows, column) as u32).collect();
         let tombstones = match &entry.tombstones_file {
             None => Tombstones::all_live(rows.rows as usize),
             Some(file) => {
@@ -183,7 +182,7 @@ impl Sealed {
         self.indexes.get(column)?.as_ref()
     }
 
-    /// Rows that have a vector in an index column.
+    /// Vectors of an index column.
     pub fn vectors(&self, column: usize) -> u32 {
         self.vectors.get(column).copied().unwrap_or(0)
     }
@@ -247,16 +246,18 @@ impl Sealed {
             .unwrap_or_default()
     }
 
-    /// The stored vector of a row in an index column, if it has one.
-    pub fn vector(&self, column: usize, row: u32) -> Option<&[u8]> {
+    /// The stored vector of a row in an index column, if it has one; all its vectors, one after the
+    /// other, where it has several.
+    pub fn vectors_of(&self, column: usize, row: u32) -> Option<&[u8]> {
         let (batch, place) = self.rows.locate(row)?;
-        batch.rows.columns.get(column)?.vector(place)
+        batch.rows.columns.get(column)?.vectors(place)
     }
 
-    /// The vectors of an index column and the place of a row among them.
-    pub fn column(&self, column: usize, row: u32) -> Option<(&ColumnBlock, usize)> {
+    /// The stored vector of a node, which is one of a row's in an index column.
+    #[inline]
+    pub fn node_vector(&self, column: usize, row: u32, node: u32) -> Option<&[u8]> {
         let (batch, place) = self.rows.locate(row)?;
-        Some((batch.rows.columns.get(column)?, place))
+        batch.rows.columns.get(column)?.node(node, place)
     }
 
     /// The forward values of a row, from the forward store or else from the segment's own file.
@@ -350,7 +351,8 @@ fn flat_codes(
                 column.metric,
                 Metric::SquaredEuclidean | Metric::Euclidean | Metric::Cosine
             );
-            if index.is_some() || !is_wide || !is_distance || rows.rows < FLAT_CODES_ROWS_MIN {
+            let is_large = count_vectors(rows, position) >= FLAT_CODES_ROWS_MIN;
+            if index.is_some() || !is_wide || !is_distance || !is_large {
                 return None;
             }
             let vectors = ColumnVectors::new(rows, position);

@@ -9,7 +9,7 @@ use super::sealed::Sealed;
 use crate::cancel::{CANCEL_ROWS, Cancel};
 use crate::error::Result;
 use crate::index::{
-    Bounds, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, ScanTarget, Shortlist, TopK,
+    Best, Bounds, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, ScanTarget, Shortlist,
     finalists, scan,
 };
 use crate::native::{TrainedIndex, Tuning};
@@ -80,27 +80,27 @@ impl Ranker for RowRanker<'_> {
     fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
         ranks.clear();
         ranks.extend(ids.iter().map(|id| {
-            let vector = self.sealed.vector(self.column, self.index.row(*id));
+            let vector = self.sealed.node_vector(self.column, self.index.row(*id), *id);
             let score = vector.and_then(|vector| self.query.distance(vector));
             score.filter(|score| !score.is_nan()).unwrap_or(f32::INFINITY)
         }));
     }
 
     fn prefetch(&self, id: u32) {
-        if let Some(vector) = self.sealed.vector(self.column, self.index.row(id)) {
+        if let Some(vector) = self.sealed.node_vector(self.column, self.index.row(id), id) {
             prefetch_bytes(vector);
         }
     }
 }
 
-/// Offers what the index finds to `top`, with exact scores, and returns how many rows it found. That
-/// is all there are when it is fewer than `k` and the search has `allowed` rows. `None`, with nothing
-/// offered, where it would have to read more than `scan_bytes_max`.
+/// Offers what the index finds to `top`, with exact scores, and returns how many vectors it found, some
+/// of them of one row perhaps. That is all there are when it is fewer than `k` and the search has
+/// `allowed` rows. `None`, with nothing offered, where it would have to read more than `scan_bytes_max`.
 pub fn search_index(
     sealed: &Sealed,
     index: &ColumnIndex,
     search: &SegmentSearch<'_>,
-    top: &mut TopK,
+    top: &mut impl Best,
 ) -> Result<Option<usize>> {
     let finding = Finding::new(sealed, index, search);
     let rows = RowRanker { sealed, index, query: search.query, column: search.column };
@@ -115,28 +115,31 @@ pub fn search_index(
         IndexBody::Trained(trained) => finding.ask(trained, &rows)?,
     };
     let Some(found) = found else { return Ok(None) };
-    for row in &found {
-        let stored = sealed.vector(search.column, *row);
+    for id in &found {
+        let row = index.row(*id);
+        let stored = sealed.node_vector(search.column, row, *id);
         let score = stored.and_then(|vector| search.query.distance(vector));
-        if let (Some(score), Some(key)) = (score, sealed.key(*row)) {
-            top.push(Candidate { score, key, place: (search.segment, *row) });
+        if let (Some(score), Some(key)) = (score, sealed.key(row)) {
+            top.push(Candidate { score, key, place: (search.segment, row) });
         }
     }
     Ok(Some(found.len()))
 }
 
-/// Finding the rows of a segment that are to be scored exactly: more than k, since an index ranks by
-/// what it keeps of them.
+/// Finding the nodes of a segment whose vectors are to be scored exactly: more than k, since an index
+/// ranks by what it keeps of them.
 struct Finding<'a> {
     sealed: &'a Sealed,
     index: &'a ColumnIndex,
     search: &'a SegmentSearch<'a>,
-    /// Rows to be found.
+    /// Nodes to be found.
     finalists: usize,
     /// Candidates to keep, or lists to look into, were no row deleted and all allowed.
     effort: usize,
     /// The share of the rows that is live, above 0.
     live: f64,
+    /// About how many nodes may be found, where not all may.
+    allowed: usize,
 }
 
 impl<'a> Finding<'a> {
@@ -150,6 +153,7 @@ impl<'a> Finding<'a> {
             finalists: finalists(search.k, index.recall.refine_k(search.refine_k)),
             effort: index.recall.candidates(search.effort, search.k),
             live: (rows - deleted) as f64 / rows as f64,
+            allowed: search.allowed.map_or(0, |set| index.nodes_of(set.len(), sealed.rows())),
         }
     }
 
@@ -157,7 +161,7 @@ impl<'a> Finding<'a> {
         self.sealed.tombstones.is_live(row, self.search.sequence)
     }
 
-    /// The rows that a walk finds, nearest first by their ranks, or `None` where too many would have to
+    /// The nodes that a walk finds, nearest first by their ranks, or `None` where too many would have to
     /// be looked at one by one.
     fn walk(
         &self,
@@ -171,15 +175,15 @@ impl<'a> Finding<'a> {
             return self.walk_among(allowed, (graph, cells), ranker, ef);
         }
         let mut found = Vec::with_capacity(self.finalists.min(ef));
-        graph.search(ranker, ef, |id| self.take(self.index.row(id), &mut found));
+        graph.search(ranker, ef, |id| self.take(id, self.index.row(id), &mut found));
         Some(found)
     }
 
-    /// Adds a row that a walk found if it is live, and says whether more are wanted.
-    fn take(&self, row: u32, found: &mut Vec<u32>) -> bool {
+    /// Adds a node that a walk found if its row is live, and says whether more are wanted.
+    fn take(&self, id: u32, row: u32, found: &mut Vec<u32>) -> bool {
         if self.is_live(row) {
-            found.push(row);
-            if let Some(vector) = self.sealed.vector(self.search.column, row) {
+            found.push(id);
+            if let Some(vector) = self.sealed.node_vector(self.search.column, row, id) {
                 prefetch_bytes(vector);
             }
         }
@@ -195,10 +199,10 @@ impl<'a> Finding<'a> {
         ef: usize,
     ) -> Option<Vec<u32>> {
         let k = self.search.k;
-        let share = allowed.len() as f64 / graph.len().max(1) as f64;
+        let share = self.allowed as f64 / graph.len().max(1) as f64;
         let cells = cells.filter(|_| share <= FEW);
         let steps = SCAN_STEPS * ef * graph.width();
-        if allowed.len() <= cells.map_or(steps, |_| steps.min(SCAN_ROWS)) {
+        if self.allowed <= cells.map_or(steps, |_| steps.min(SCAN_ROWS)) {
             return Some(self.look_at_each(allowed, ranker));
         }
         let mut found = Vec::with_capacity(self.finalists.min(ef));
@@ -207,7 +211,7 @@ impl<'a> Finding<'a> {
             let ef = (ef as f64 / share.sqrt()).max(EXPECTED * k as f64 / share) as usize;
             graph.search(ranker, ef, |id| {
                 let row = self.index.row(id);
-                !allowed.contains(row) || self.take(row, &mut found)
+                !allowed.contains(row) || self.take(id, row, &mut found)
             });
             // Nothing that is allowed is nearer than the last of all that were met.
             if found.len() >= k {
@@ -226,7 +230,7 @@ impl<'a> Finding<'a> {
         // Where the query is, rows may be farther from each other than elsewhere.
         if found.len() >= k {
             let mut near = Vec::new();
-            graph.search(ranker, ef, |id| self.take(self.index.row(id), &mut near));
+            graph.search(ranker, ef, |id| self.take(id, self.index.row(id), &mut near));
             if !self.is_farther(&found, &near, share) {
                 return Some(found);
             }
@@ -239,7 +243,7 @@ impl<'a> Finding<'a> {
                 return Some(found);
             }
         }
-        self.can_look_at_each(allowed).then(|| self.look_at_each(allowed, ranker))
+        self.can_look_at_each().then(|| self.look_at_each(allowed, ranker))
     }
 
     /// Adds to `found` what a walk among allowed nodes alone finds that begins with `seeds` of them.
@@ -252,8 +256,9 @@ impl<'a> Finding<'a> {
         found: &mut Vec<u32>,
     ) {
         let index = self.index;
-        let seeds: Vec<u32> = allowed.spread(seeds).filter_map(|row| index.id(row)).collect();
-        let take = |id: u32| self.take(index.row(id), found);
+        let seeds = allowed.spread(seeds).filter_map(|row| index.ids(row).next());
+        let seeds: Vec<u32> = seeds.collect();
+        let take = |id: u32| self.take(id, index.row(id), found);
         // The innermost loop of a walk has nothing to spare for a map that most columns lack.
         match &index.row_of_id {
             None => graph.search_admitted(ranker, ef, &seeds, |id| allowed.contains(id), take),
@@ -264,7 +269,7 @@ impl<'a> Finding<'a> {
         }
     }
 
-    /// The rows that a trained index finds, nearest first by its own measure, or `None` where too many
+    /// The nodes that a trained index finds, nearest first by its own measure, or `None` where too many
     /// would have to be looked at one by one.
     ///
     /// Where only some rows may be found, the nearest of these are farther away: as many more lists are
@@ -278,7 +283,7 @@ impl<'a> Finding<'a> {
         let share = match search.allowed {
             None => self.live,
             Some(allowed) => {
-                let share = allowed.len() as f64 / trained.len().max(1) as f64;
+                let share = self.allowed as f64 / trained.len().max(1) as f64;
                 // Sooner looked at than looked for: as many lists more are looked into as rows are fewer.
                 let is_sooner = match trained.tuning() {
                     Tuning::Lists(lists) => {
@@ -307,7 +312,7 @@ impl<'a> Finding<'a> {
             let admit: Option<&dyn Fn(u32) -> bool> = if is_choosy { Some(&admits) } else { None };
             let ids = trained.search(search.vector, wanted, effort, admit)?;
             let kept = ids.into_iter().filter(|id| admits(*id)).take(self.finalists);
-            let found: Vec<u32> = kept.map(|id| index.row(id)).collect();
+            let found: Vec<u32> = kept.collect();
             if found.len() >= search.k || effort >= most || trained.tuning() == Tuning::Nothing {
                 break found;
             }
@@ -318,32 +323,30 @@ impl<'a> Finding<'a> {
         if found.len() >= search.k && !self.is_far(&found, share) {
             return Ok(Some(found));
         }
-        Ok(self.can_look_at_each(allowed).then(|| self.look_at_each(allowed, ranker)))
+        Ok(self.can_look_at_each().then(|| self.look_at_each(allowed, ranker)))
     }
 
-    fn can_look_at_each(&self, allowed: &RowSet) -> bool {
+    fn can_look_at_each(&self) -> bool {
         let codes = self.index.codes().map(Codes::row_bytes);
         let row_bytes = codes.unwrap_or(self.search.vector.len()) as u64;
-        (allowed.len() as u64).saturating_mul(row_bytes) <= self.search.scan_bytes_max
+        (self.allowed as u64).saturating_mul(row_bytes) <= self.search.scan_bytes_max
     }
 
-    /// The nearest of the allowed rows: few enough to look at each, or too far away for the index.
+    /// The nearest of the allowed nodes: few enough to look at each, or too far away for the index.
     fn look_at_each(&self, allowed: &RowSet, ranker: &impl Ranker) -> Vec<u32> {
         let mut look = Look::new(ranker, self.finalists);
         let mut rows = allowed.iter().peekable();
         while rows.peek().is_some() && !self.search.cancel.is_set() {
             for row in rows.by_ref().take(CANCEL_ROWS) {
-                if (self.live == 1.0 || self.is_live(row))
-                    && let Some(id) = self.index.id(row)
-                {
-                    look.at(id);
+                if self.live == 1.0 || self.is_live(row) {
+                    self.index.ids(row).for_each(|id| look.at(id));
                 }
             }
         }
-        self.rows_of(look)
+        look.into_nearest()
     }
 
-    /// The nearest of the allowed rows in the cells near the query.
+    /// The nearest of the allowed nodes in the cells near the query.
     fn look_into(
         &self,
         cells: &Cells,
@@ -361,23 +364,15 @@ impl<'a> Finding<'a> {
                 }
             }
         });
-        self.rows_of(look)
-    }
-
-    fn rows_of<R: Ranker>(&self, look: Look<'_, R>) -> Vec<u32> {
-        look.into_nearest().into_iter().map(|id| self.index.row(id)).collect()
+        look.into_nearest()
     }
 
     /// True when what was found is farther away than what is nearest to the query tells, where only a
     /// share of all may be found.
     fn is_farther(&self, found: &[u32], near: &[u32], share: f64) -> bool {
-        let score = |row: &u32| {
-            let vector = self.sealed.vector(self.search.column, *row);
-            vector.and_then(|vector| self.search.query.distance(vector))
-        };
         let k = self.search.k;
-        let last = found.get(k - 1).and_then(score);
-        match (last, near.get(k - 1).and_then(score)) {
+        let last = found.get(k - 1).and_then(|id| self.score(*id));
+        match (last, near.get(k - 1).and_then(|id| self.score(*id))) {
             (Some(last), Some(near)) => self.index.recall.is_farther(last, near, share),
             _ => true,
         }
@@ -386,10 +381,13 @@ impl<'a> Finding<'a> {
     /// True when what was found is farther away than neighbours are, where only a share of all may be
     /// found.
     fn is_far(&self, found: &[u32], share: f64) -> bool {
-        let (search, sealed) = (self.search, self.sealed);
-        let last = found.get(search.k - 1).and_then(|row| sealed.vector(search.column, *row));
-        let score = last.and_then(|vector| search.query.distance(vector));
-        score.is_none_or(|score| self.index.recall.is_far(score, search.k, share))
+        let last = found.get(self.search.k - 1).and_then(|id| self.score(*id));
+        last.is_none_or(|score| self.index.recall.is_far(score, self.search.k, share))
+    }
+
+    fn score(&self, id: u32) -> Option<f32> {
+        let vector = self.sealed.node_vector(self.search.column, self.index.row(id), id);
+        self.search.query.distance(vector?)
     }
 }
 
@@ -435,13 +433,13 @@ impl<'a, R: Ranker> Look<'a, R> {
     }
 }
 
-/// Offers every allowed live row of a run that has a vector in the column to `top`.
+/// Offers every vector of the allowed live rows of a run to `top`.
 fn scan_rows(
     rows: &Rows,
     first_row: u32,
     marks: &[AtomicU64],
     search: &SegmentSearch<'_>,
-    top: &mut TopK,
+    top: &mut impl Best,
 ) {
     if let Some(column) = rows.columns.get(search.column) {
         let target = ScanTarget {
@@ -449,6 +447,7 @@ fn scan_rows(
             vectors: &column.data,
             vector_bytes: column.vector_bytes,
             present: column.present.as_ref(),
+            lists: column.lists.as_ref().map(|lists| &lists.starts[..]),
             marks,
             sequence: search.sequence,
             allowed: search.allowed,
@@ -459,16 +458,16 @@ fn scan_rows(
     }
 }
 
-/// Offers every allowed live row of a growing segment.
-pub fn scan_growing(view: &GrowingView, search: &SegmentSearch<'_>, top: &mut TopK) {
+/// Offers every vector of the allowed live rows of a growing segment.
+pub fn scan_growing(view: &GrowingView, search: &SegmentSearch<'_>, top: &mut impl Best) {
     for block in &view.blocks {
         scan_rows(&block.rows, block.first_row, block.tombstones.marks(), search, top);
     }
 }
 
-/// Offers every allowed live row of a sealed segment, but for those whose codes prove that they are
-/// of no use.
-pub fn scan_sealed(sealed: &Sealed, search: &SegmentSearch<'_>, top: &mut TopK) {
+/// Offers every vector of the allowed live rows of a sealed segment, but for those whose codes prove that
+/// they are of no use.
+pub fn scan_sealed(sealed: &Sealed, search: &SegmentSearch<'_>, top: &mut impl Best) {
     // Few rows are looked at one by one sooner than all codes are.
     let is_dense =
         search.allowed.is_none_or(|set| set.len() as u64 * SPARSE >= u64::from(sealed.rows()));
@@ -483,7 +482,7 @@ pub fn scan_sealed(sealed: &Sealed, search: &SegmentSearch<'_>, top: &mut TopK) 
         };
         bounds.scan(search.k, search.cancel, admits, |id| {
             let row = rows.map_or(id, |rows| rows[id as usize]);
-            let stored = sealed.vector(search.column, row);
+            let stored = sealed.node_vector(search.column, row, id);
             let score = stored.and_then(|vector| search.query.distance(vector));
             if let (Some(score), Some(key)) = (score, sealed.key(row)) {
                 top.push(Candidate { score, key, place: (search.segment, row) });

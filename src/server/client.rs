@@ -194,7 +194,7 @@ impl Client {
                     element: voisin_v1::ElementType::Fp32 as i32,
                     dimension,
                     vectors,
-                    counts: Vec::new(),
+                    ..Default::default()
                 }],
                 ..Default::default()
             });

@@ -3,6 +3,8 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod brute;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -49,7 +49,7 @@ pub(in crate::server) fn columnar_write(request: wire::WriteRequest) -> Result<R
         key,
         operation,
         forward: forwards.iter_mut().map(|column| column.next().and_then(value)).collect(),
-        vectors: vectors.iter().map(|column| RawVector::Bytes(column.at(position))).collect(),
+        vectors: vectors.iter().map(|column| column.at(position)).collect(),
         lsn: lsns.next(),
         condition: conditions.next().flatten(),
     };
@@ -74,10 +74,12 @@ fn deletes(
     RawWrite { rows: keys.into_iter().map(row).collect(), ..RawWrite::default() }
 }
 
-/// The vectors of one column, all of one length.
+/// The vectors of one column, row after row.
 struct Vectors {
     bytes: Bytes,
     vector_bytes: usize,
+    /// How many vectors there are up to and with each row; `None` for one each.
+    ends: Option<Vec<usize>>,
 }
 
 impl Vectors {
@@ -90,20 +92,44 @@ impl Vectors {
                 column.dimension
             )));
         };
-        // Compared in 128 bits: the dimension is the caller's and may be anything.
-        if column.vectors.len() as u128 != rows as u128 * vector_bytes as u128 {
+        if !column.counts.is_empty() && column.counts.len() != rows {
             return Err(invalid(format!(
-                "vector column {:?} has {} bytes; {rows} keys need {vector_bytes} bytes each",
+                "vector column {:?} has {} counts for {rows} keys",
+                column.name,
+                column.counts.len()
+            )));
+        }
+        let counts = column.counts.iter().map(|count| u64::from(*count));
+        let vectors = if column.counts.is_empty() { rows as u64 } else { counts.sum() };
+        // Compared in 128 bits: dimension and counts are the caller's and may be anything.
+        if column.vectors.len() as u128 != u128::from(vectors) * vector_bytes as u128 {
+            let what = if column.counts.is_empty() { "keys" } else { "vectors counted" };
+            return Err(invalid(format!(
+                "vector column {:?} has {} bytes; {vectors} {what} need {vector_bytes} bytes each",
                 column.name,
                 column.vectors.len()
             )));
         }
-        Ok(Vectors { bytes: column.vectors.clone(), vector_bytes })
+        // There are bytes for all of them: the sums are small.
+        let ends = column.counts.iter().scan(0, |end, count| {
+            *end += *count as usize;
+            Some(*end)
+        });
+        let ends = Some(ends.collect()).filter(|ends: &Vec<usize>| !ends.is_empty());
+        Ok(Vectors { bytes: column.vectors.clone(), vector_bytes, ends })
     }
 
-    /// `position` is below the number of rows that `new` was given.
-    fn at(&self, position: usize) -> Bytes {
-        self.bytes.slice(position * self.vector_bytes..(position + 1) * self.vector_bytes)
+    /// The vectors of a row. `position` is below the number of rows that `new` was given.
+    fn at(&self, position: usize) -> RawVector {
+        let places = match &self.ends {
+            None => position..position + 1,
+            Some(ends) => position.checked_sub(1).map_or(0, |before| ends[before])..ends[position],
+        };
+        if places.is_empty() {
+            return RawVector::Absent;
+        }
+        let bytes = places.start * self.vector_bytes..places.end * self.vector_bytes;
+        RawVector::Bytes(self.bytes.slice(bytes))
     }
 }
 
@@ -270,7 +296,7 @@ mod tests {
                 element: wire::ElementType::Int8.into(),
                 dimension: 3,
                 vectors: Bytes::from_static(&[1, 2, 3, 4, 5, 6]),
-                counts: vec![],
+                ..Default::default()
             }],
             forwards: vec![wire::ForwardColumn {
                 name: "path".into(),
@@ -297,6 +323,31 @@ mod tests {
         assert_eq!((second.key, &second.forward[..]), (11, &[None][..]));
         assert!(matches!(&second.vectors[..], [RawVector::Bytes(bytes)] if bytes[..] == [4, 5, 6]));
         assert!(first.lsn.is_none());
+    }
+
+    #[test]
+    fn rows_have_as_many_vectors_as_are_counted() {
+        let with = |counts: &[u32]| {
+            let mut request = request();
+            request.vectors[0].counts = counts.to_vec();
+            let raw = columnar_write(request)?;
+            let bytes = |row: &RawRow| match &row.vectors[..] {
+                [RawVector::Bytes(bytes)] => bytes.to_vec(),
+                [RawVector::Absent] => Vec::new(),
+                other => panic!("{other:?}"),
+            };
+            Ok(raw.rows.iter().map(bytes).collect::<Vec<_>>())
+        };
+        let refused = |counts: &[u32]| -> String {
+            let error: Error = with(counts).expect_err("the counts do not fit");
+            error.to_string()
+        };
+        assert_eq!(with(&[1, 1]).expect("they fit"), [vec![1, 2, 3], vec![4, 5, 6]]);
+        assert_eq!(with(&[2, 0]).expect("they fit"), [vec![1, 2, 3, 4, 5, 6], vec![]]);
+        assert!(refused(&[2]).contains("has 1 counts for 2 keys"), "{}", refused(&[2]));
+        let words = "6 bytes; 3 vectors counted need 3 bytes each";
+        assert!(refused(&[1, 2]).contains(words), "{}", refused(&[1, 2]));
+        assert!(refused(&[u32::MAX, u32::MAX]).contains("8589934590 vectors counted"));
     }
 
     #[test]

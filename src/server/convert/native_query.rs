@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::super::proto::voisin_v1 as wire;
 use super::columnar::{known_element, value, wire_value};
 use crate::error::{Error, Result};
-use crate::query::{Hit, KnnReply};
+use crate::query::{Hit, KnnReply, Votes};
 use crate::schema::{
-    FilterParam, ForwardChoice, KnnRequest, Metric, RawFilter, RawQueryVectors, SearchParams,
+    Aggregation, AggregationKind, FilterParam, ForwardChoice, KnnRequest, Metric, RawFilter,
+    RawQueryVectors, SearchParams,
 };
 
 /// A query; its column is "" where the caller named none. What a caller may have forgotten is refused
@@ -41,12 +42,27 @@ pub(in crate::server) fn native_query(request: wire::QueryRequest) -> Result<Knn
             recall_target: params.recall_target,
             refine_k: params.refine_k,
         })),
+        aggregation: request.aggregation.map(aggregation),
         forwards: match request.forwards {
             None => ForwardChoice::All,
             Some(forwards) => ForwardChoice::Named(forwards.names),
         },
         filter: filter(request.filter, request.filter_params).transpose(),
     })
+}
+
+fn aggregation(asked: wire::Aggregation) -> std::result::Result<Aggregation, String> {
+    use wire::aggregation::Kind;
+    let kind = match Kind::try_from(asked.kind) {
+        Ok(Kind::Votes) => AggregationKind::Votes,
+        Ok(Kind::MaxSim) => AggregationKind::MaxSim,
+        Ok(Kind::MinDistance) => AggregationKind::MinDistance,
+        Ok(Kind::Unspecified) => return Err("the kind of the aggregation is not set".to_owned()),
+        Err(_) => return Err(format!("aggregation {} is unknown", asked.kind)),
+    };
+    let set = |number: u32| Some(number).filter(|number| *number > 0);
+    let (k_per_vector, min_votes) = (set(asked.k_per_vector), set(asked.min_votes));
+    Ok(Aggregation { kind, k_per_vector, min_votes })
 }
 
 /// A filter of its parts; `None` where there is none.
@@ -102,8 +118,11 @@ pub(in crate::server) fn query_reply(
     forward_names: &[String],
     elapsed: impl FnOnce() -> Duration,
 ) -> wire::QueryReply {
+    // Votes are of the one list that there is then.
+    let votes = std::iter::once(&reply.votes[..]).chain(std::iter::repeat(&[][..]));
+    let results = reply.results.iter().zip(votes);
     wire::QueryReply {
-        results: reply.results.iter().map(|found| hits(found, forward_names)).collect(),
+        results: results.map(|(found, votes)| hits(found, votes, forward_names)).collect(),
         exact: reply.exact,
         rows: reply.rows,
         queue_us: super::query::micros(reply.profile.queue),
@@ -111,7 +130,7 @@ pub(in crate::server) fn query_reply(
     }
 }
 
-fn hits(hits: &[Hit], forward_names: &[String]) -> wire::Hits {
+fn hits(hits: &[Hit], votes: &[Votes], forward_names: &[String]) -> wire::Hits {
     let column = |(position, name): (usize, &String)| {
         let value = |hit: &Hit| wire_value(hit.forward.get(position).cloned().flatten());
         wire::ForwardColumn { name: name.clone(), values: hits.iter().map(value).collect() }
@@ -120,6 +139,8 @@ fn hits(hits: &[Hit], forward_names: &[String]) -> wire::Hits {
         keys: hits.iter().map(|hit| hit.key).collect(),
         scores: hits.iter().map(|hit| hit.score).collect(),
         forwards: forward_names.iter().enumerate().map(column).collect(),
+        votes: votes.iter().map(|votes| votes.count).collect(),
+        confidence: votes.iter().map(|votes| votes.confidence).collect(),
     }
 }
 
@@ -139,7 +160,7 @@ mod tests {
                 element: wire::ElementType::Fp32.into(),
                 dimension: 2,
                 vectors: Bytes::from_static(&[0; 16]),
-                counts: vec![],
+                ..Default::default()
             }),
             topk: 5,
             ..Default::default()
@@ -159,6 +180,11 @@ mod tests {
                 recall_target: Some(0.5),
             }),
             forwards: Some(wire::ForwardNames { names: vec!["a".into()] }),
+            aggregation: Some(wire::Aggregation {
+                kind: wire::aggregation::Kind::Votes.into(),
+                k_per_vector: 7,
+                min_votes: 0,
+            }),
             ..request()
         })
         .expect("nothing is forgotten");
@@ -176,6 +202,9 @@ mod tests {
         };
         assert_eq!(query.params, Some(Ok(params)));
         assert_eq!(query.forwards, ForwardChoice::Named(vec!["a".into()]));
+        let kind = AggregationKind::Votes;
+        let votes = Aggregation { kind, k_per_vector: Some(7), min_votes: None };
+        assert_eq!(query.aggregation, Some(Ok(votes)));
     }
 
     #[test]
@@ -183,6 +212,7 @@ mod tests {
         let query = native_query(request()).expect("nothing is forgotten");
         assert_eq!(query.params, Some(Ok(SearchParams::default())));
         assert_eq!((query.radius, query.forwards), (None, ForwardChoice::All));
+        assert_eq!(query.aggregation, None);
     }
 
     #[test]
@@ -223,6 +253,16 @@ mod tests {
     }
 
     #[test]
+    fn an_aggregation_without_a_known_kind_is_refused() {
+        for (kind, words) in
+            [(0, "the kind of the aggregation is not set"), (9, "aggregation 9 is")]
+        {
+            let asked = wire::Aggregation { kind, ..Default::default() };
+            assert!(aggregation(asked).expect_err("no kind").starts_with(words));
+        }
+    }
+
+    #[test]
     fn metrics_have_the_names_of_the_contract() {
         for (name, expected) in Metric::ALL {
             let words = name.chars().flat_map(|letter| {
@@ -239,6 +279,7 @@ mod tests {
         let hit = |key, value| Hit { key, score: key as f32, forward: vec![None, value].into() };
         let reply = KnnReply {
             results: vec![vec![hit(7, Some(Value::Bool(true))), hit(9, None)], vec![]],
+            votes: vec![Votes { count: 2, confidence: 50.0 }, Votes { count: 1, confidence: 25.0 }],
             exact: true,
             rows: 2,
             profile: QueryProfile { queue: Duration::from_micros(3), ..Default::default() },
@@ -254,6 +295,7 @@ mod tests {
         let expected = [column("a", vec![unset(), unset()]), column("b", vec![set, unset()])];
         assert_eq!(first.forwards, expected);
         assert_eq!(second.forwards, [column("a", vec![]), column("b", vec![])]);
-        assert!(second.keys.is_empty() && second.scores.is_empty());
+        assert!(second.keys.is_empty() && second.scores.is_empty() && second.votes.is_empty());
+        assert_eq!((&first.votes[..], &first.confidence[..]), (&[2, 1][..], &[50.0, 25.0][..]));
     }
 }

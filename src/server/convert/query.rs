@@ -8,7 +8,9 @@ use super::super::proto::proxima;
 use super::{element, generic_value, pairs};
 use crate::error::{Error, Result};
 use crate::query::{Hit, QueryProfile};
-use crate::schema::{ForwardChoice, KnnRequest, RawFilter, RawQueryVectors, SearchParams};
+use crate::schema::{
+    Aggregation, ForwardChoice, KnnRequest, RawFilter, RawQueryVectors, SearchParams,
+};
 
 use proxima::query_request::knn_query_param::FeaturesValue;
 use proxima::query_request::{QueryParam, QueryType};
@@ -45,12 +47,13 @@ pub(in crate::server) fn knn_request(wire: proxima::QueryRequest) -> Result<KnnR
         radius: (knn.radius > 0.0 || knn.radius.is_nan()).then_some(knn.radius),
         is_linear: knn.is_linear,
         params: Some(SearchParams::from_text(&params)),
+        aggregation: Aggregation::from_text(&params),
         forwards: ForwardChoice::All,
         filter: RawFilter::from_text(&params).transpose(),
     })
 }
 
-/// One list per query vector.
+/// One list per query vector, or one for all.
 pub(in crate::server) fn results(
     results: Vec<Vec<Hit>>,
     forward_columns: &[String],
