@@ -83,6 +83,18 @@ impl Pattern {
         }
     }
 
+    /// The longest text that all matches have somewhere; "" where there is none.
+    pub fn literal(&self) -> String {
+        let runs = self.pieces.iter().flat_map(|piece| match piece {
+            Piece::Plain(text) => vec![String::from_utf8_lossy(text.needle()).into_owned()],
+            Piece::Gaps(gaps) => {
+                let runs = gaps.characters.split(Option::is_none);
+                runs.map(|run| run.iter().filter_map(|c| *c).collect()).collect()
+            }
+        });
+        runs.max_by_key(String::len).unwrap_or_default()
+    }
+
     /// The one text that matches, where there is only one.
     pub fn exact(&self) -> Option<String> {
         match &self.pieces[..] {
@@ -232,6 +244,9 @@ mod tests {
             assert_eq!(pattern.prefix(), (prefix.to_owned(), is_all), "{text}");
             assert_eq!(pattern.exact().as_deref(), exact, "{text}");
         };
+        let literal = |text: &str| Pattern::new(text).expect(text).literal();
+        assert_eq!(literal("%ab%_cde_f%gh"), "cde");
+        assert_eq!(literal("%_%").as_str(), "");
         check("ab%", "ab", true, None);
         check("ab%c", "ab", false, None);
         check("ab%%", "ab", false, None);

@@ -3,8 +3,11 @@
 use std::hash::Hash;
 use std::ops::Bound;
 
+use arrow_array::LargeStringArray;
 use hashbrown::HashSet;
+use memchr::memmem::Finder;
 
+use super::pattern::Pattern;
 use super::test::{Accept, Native, Test};
 use crate::schema::Number;
 use crate::segment::{ForwardBatch, Part, Values, ZONE_ROWS, Zones};
@@ -49,12 +52,8 @@ pub(super) fn scan(
             }
             Values::Text(values) => match &test.pattern {
                 None => target.bytes(|row| values.value(row).as_bytes(), &test.texts, out),
-                Some(pattern) => {
-                    let is_match = |row: usize| pattern.matches(values.value(row));
-                    target.each(out, |row| {
-                        is_range(&test.texts, values.value(row).as_bytes()) && is_match(row)
-                    });
-                }
+                Some(_) if test.texts == Accept::Nothing => {}
+                Some(pattern) => target.like(values, pattern, out),
             },
             Values::Bytes(values) => target.bytes(|row| values.value(row), &test.bytes, out),
         }
@@ -118,6 +117,31 @@ impl Target<'_> {
                 let points = set(points.iter().map(Vec::as_slice));
                 self.each(out, |row| points.contains(value(row)));
             }
+        }
+    }
+
+    /// The texts that a pattern matches. What they must have somewhere is looked for in all of them at
+    /// once, which lie one after the other.
+    fn like(&self, values: &LargeStringArray, pattern: &Pattern, out: &mut [u64]) {
+        let literal = pattern.literal();
+        if literal.is_empty() || self.within.is_some_and(is_sparse) {
+            return self.each(out, |row| pattern.matches(values.value(row)));
+        }
+        let wanted = self.wanted();
+        let finder = Finder::new(literal.as_bytes());
+        let (ends, data) = (&values.value_offsets()[1..], values.value_data());
+        let (mut row, mut at) = (0, values.value_offsets()[0] as usize);
+        while let Some(found) = data.get(at..).and_then(|rest| finder.find(rest)) {
+            // The row that the place found is in; near rows come soon.
+            row +=
+                ends[row..].iter().position(|end| at + found < *end as usize).unwrap_or(self.rows);
+            if row >= self.rows {
+                return;
+            }
+            let is_wanted = wanted[row / WORD] & 1 << (row % WORD) != 0;
+            let passes = is_wanted && pattern.matches(values.value(row));
+            out[row / WORD] |= u64::from(passes) << (row % WORD);
+            at = ends[row] as usize;
         }
     }
 
@@ -200,6 +224,12 @@ fn is_below(high: &Bound<Number>, number: &Number) -> bool {
         Bound::Included(high) => number.order(*high) == Some(Greater),
         Bound::Excluded(high) => matches!(number.order(*high), Some(Greater | Equal)),
     }
+}
+
+/// True where looking at each row takes less than going through all.
+fn is_sparse(within: &[u64]) -> bool {
+    let count: usize = within.iter().map(|word| word.count_ones() as usize).sum();
+    count < within.len()
 }
 
 fn set<T: Hash + Eq>(items: impl Iterator<Item = T>) -> HashSet<T> {
