@@ -6,6 +6,7 @@
 //! the query; it serves where one query has work for several threads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -31,7 +32,20 @@ pub struct Compute {
     build: ThreadPool,
     search_permits: Arc<Semaphore>,
     search_queue_max: u32,
+    searches_refused: AtomicU64,
+    writes_refused: AtomicU64,
     memory: MemoryLimit,
+}
+
+/// What the bounded queues hold, and what they refused since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueReport {
+    /// Searches that wait or run on their threads.
+    pub searches: u64,
+    /// Searches refused because too many waited.
+    pub searches_refused: u64,
+    /// Writes refused because too many waited for their collection's writer.
+    pub writes_refused: u64,
 }
 
 fn threads(configured: u32) -> usize {
@@ -85,6 +99,8 @@ impl Compute {
             build: pool("build", threads(config.build_threads), yield_to_others)?,
             search_permits: Arc::new(Semaphore::new(config.search_queue_max.max(1) as usize)),
             search_queue_max: config.search_queue_max,
+            searches_refused: AtomicU64::new(0),
+            writes_refused: AtomicU64::new(0),
             memory: MemoryLimit::new(memory_bytes_max),
         })
     }
@@ -92,6 +108,21 @@ impl Compute {
     /// The bound on memory.
     pub fn memory(&self) -> &MemoryLimit {
         &self.memory
+    }
+
+    /// What the queues hold and refused.
+    pub fn queues(&self) -> QueueReport {
+        let places = self.search_queue_max.max(1) as usize;
+        QueueReport {
+            searches: places.saturating_sub(self.search_permits.available_permits()) as u64,
+            searches_refused: self.searches_refused.load(Ordering::Relaxed),
+            writes_refused: self.writes_refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a write that a collection's full queue refused.
+    pub fn count_refused_write(&self) {
+        self.writes_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The threads that build indexes.
@@ -105,10 +136,13 @@ impl Compute {
         &self,
         work: impl FnOnce(&Cancel) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let permit = self.search_permits.clone().try_acquire_owned().map_err(|_| Error::Busy {
-            what: "the queue of searches",
-            limit: u64::from(self.search_queue_max),
-            setting: "compute.search_queue_max",
+        let permit = self.search_permits.clone().try_acquire_owned().map_err(|_| {
+            self.searches_refused.fetch_add(1, Ordering::Relaxed);
+            Error::Busy {
+                what: "the queue of searches",
+                limit: u64::from(self.search_queue_max),
+                setting: "compute.search_queue_max",
+            }
         })?;
         self.run(permit, work).await
     }

@@ -57,6 +57,8 @@ pub struct MemoryLimit {
     seen: Mutex<Option<(Instant, u64)>>,
     /// Admitted since.
     admitted: AtomicU64,
+    /// Refusals since the start.
+    refused: AtomicU64,
 }
 
 impl MemoryLimit {
@@ -67,7 +69,12 @@ impl MemoryLimit {
             0 => machine_bytes().map_or(u64::MAX, |bytes| (bytes as f64 * SHARE) as u64),
             bytes => bytes,
         };
-        MemoryLimit { limit, seen: Mutex::default(), admitted: AtomicU64::new(0) }
+        MemoryLimit {
+            limit,
+            seen: Mutex::default(),
+            admitted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// The limit in bytes.
@@ -88,10 +95,16 @@ impl MemoryLimit {
         bytes.saturating_add(self.admitted.load(Ordering::Relaxed))
     }
 
+    /// How often something was not let grow.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
     /// Lets something grow by so many bytes, or refuses it.
     pub fn admit(&self, what: &'static str, bytes: u64) -> Result<()> {
         let used = self.used();
         if used.saturating_add(bytes) > self.limit {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(Error::OutOfMemory {
                 what,
                 bytes,
@@ -114,10 +127,12 @@ mod tests {
         let used = MemoryLimit::new(0).used();
         let memory = MemoryLimit::new(used + (64 << 20));
         memory.admit("rows", 1 << 20).expect("it fits");
+        assert_eq!(memory.refused(), 0);
         let refusal = memory.admit("rows", 1 << 30).expect_err("it does not fit").to_string();
         for word in ["rows", "1073741824", SETTING, &(used + (64 << 20)).to_string()] {
             assert!(refusal.contains(word), "{refusal}");
         }
+        assert_eq!(memory.refused(), 1);
     }
 
     #[test]

@@ -316,10 +316,13 @@ impl Collection {
         self: &Arc<Self>,
         rows: Vec<Row>,
     ) -> Result<oneshot::Receiver<Result<WriteOutcome>>> {
-        let permit = self.permits.clone().try_acquire_owned().map_err(|_| Error::Busy {
-            what: "the queue of writes",
-            limit: u64::from(self.config.compute.write_queue_max),
-            setting: "compute.write_queue_max",
+        let permit = self.permits.clone().try_acquire_owned().map_err(|_| {
+            self.compute.count_refused_write();
+            Error::Busy {
+                what: "the queue of writes",
+                limit: u64::from(self.config.compute.write_queue_max),
+                setting: "compute.write_queue_max",
+            }
         })?;
         self.check_writable()?;
         let (reply, answer) = oneshot::channel();

@@ -24,7 +24,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use rayon::prelude::*;
 
 use crate::collection::{Collection, collection_folder};
-use crate::compute::Compute;
+use crate::compute::{Compute, QueueReport};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -92,6 +92,11 @@ impl Database {
     /// The bound on memory.
     pub fn memory(&self) -> &MemoryLimit {
         self.compute.memory()
+    }
+
+    /// What the bounded queues hold and refused.
+    pub fn queues(&self) -> QueueReport {
+        self.compute.queues()
     }
 
     /// What the process holds in memory beside its collections.

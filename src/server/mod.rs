@@ -8,6 +8,7 @@ mod convert;
 mod http;
 mod limits;
 pub mod load;
+mod metrics;
 mod native;
 mod proxima;
 mod status;
@@ -48,6 +49,7 @@ pub mod proto {
         include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
+use metrics::{MeterLayer, Metrics};
 use proto::proxima::proxima_service_server::{self, ProximaServiceServer};
 use proto::voisin_v1::voisin_server::{self, VoisinServer};
 
@@ -93,8 +95,16 @@ pub async fn serve(
     // In a set, so that it ends with this future whatever ends that.
     let limits = &config.limits;
     let proxima = Arc::new(proxima::Proxima::new(Arc::clone(&database), limits));
-    let http = http::Http::new(Arc::clone(&database), Arc::clone(&proxima), limits, phases.clone());
+    let metrics = Metrics::new(&http::REST_CALLS);
+    let http = http::Http::new(
+        Arc::clone(&database),
+        Arc::clone(&proxima),
+        limits,
+        phases.clone(),
+        metrics.clone(),
+    );
     let http_calls = http.calls();
+    let native = native::Native::new(database, limits, phases.clone());
     let mut listening = JoinSet::new();
     listening.spawn(http.serve(listeners.http));
 
@@ -102,7 +112,9 @@ pub async fn serve(
     for name in HEALTH_NAMES {
         health.set_service_status(name, ServingStatus::Serving).await;
     }
-    let grpc = serve_grpc(listeners.grpc, limits, proxima, database, health.clone(), phases);
+    let services = (proxima, native);
+    let grpc =
+        serve_grpc(listeners.grpc, limits, services, health.clone(), phases.stopping(), metrics);
     tokio::pin!(grpc);
 
     tokio::select! {
@@ -135,12 +147,11 @@ pub async fn serve(
 async fn serve_grpc(
     listener: TcpListener,
     limits: &LimitsConfig,
-    proxima: Arc<proxima::Proxima>,
-    database: Arc<Database>,
+    (proxima, native): (Arc<proxima::Proxima>, native::Native),
     health: HealthReporter,
-    phases: Phases,
+    stopping: impl Future<Output = ()>,
+    metrics: Arc<Metrics>,
 ) -> Result<()> {
-    let native = native::Native::new(database, limits, phases.clone());
     // Compressed requests are taken; replies go out plain, since clients offer gzip by default and
     // it costs more than it saves on scores and vectors.
     let proxima = ProximaServiceServer::from_arc(proxima)
@@ -170,13 +181,14 @@ async fn serve_grpc(
         .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(MeterLayer(metrics))
         .layer(limits::MessageLimitLayer { bytes_max: limits.message_bytes_max })
         .add_service(proxima)
         .add_service(native)
         .add_service(health)
         .add_service(reflection().build_v1().map_err(unreadable)?)
         .add_service(reflection().build_v1alpha().map_err(unreadable)?)
-        .serve_with_incoming_shutdown(incoming, phases.stopping())
+        .serve_with_incoming_shutdown(incoming, stopping)
         .await
         .map_err(|error| Error::internal(format!("the gRPC server ended: {error}")))
 }

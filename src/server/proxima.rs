@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tonic::{Request, Response};
 
 use super::convert::{self, Timeline};
+use super::metrics::Failed;
 use super::proto::proxima::proxima_service_server::ProximaService;
 use super::proto::proxima::{
     CollectionConfig, CollectionName, DescribeCollectionResponse, GetDocumentRequest,
@@ -193,6 +194,7 @@ fn answer<T, M>(
     };
     tracing::debug!(call, code = refusal.code, detail = refusal.detail, "refused");
     let mut response = Response::new(build(refusal.status(), None));
+    response.extensions_mut().insert(Failed(refusal.code));
     if let Some(value) = refusal.detail_value() {
         response.metadata_mut().insert(DETAIL_KEY, value);
     }

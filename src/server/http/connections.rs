@@ -9,9 +9,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use prometheus::IntGauge;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long the head of a request may take to arrive, from the connection's beginning or the answer to
 /// the request before it: also how long a connection may lie idle.
@@ -23,14 +24,44 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after the system refused a connection, such as when files run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The places that connections take.
+pub(super) struct Places {
+    free: Arc<Semaphore>,
+    max: u32,
+    taken: IntGauge,
+}
+
+impl Places {
+    /// As many as `max`; `taken` tells how many of them are.
+    pub(super) fn new(max: u32, taken: IntGauge) -> Self {
+        Places { free: Arc::new(Semaphore::new(max as usize)), max, taken }
+    }
+
+    fn take(&self) -> Option<Place> {
+        let permit = self.free.clone().try_acquire_owned().ok()?;
+        self.taken.inc();
+        Some(Place { _permit: permit, taken: self.taken.clone() })
+    }
+}
+
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    taken: IntGauge,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.taken.dec();
+    }
+}
+
 /// Serves until `end` completes; then lets every connection finish the answer under way.
 pub(super) async fn serve(
     listener: TcpListener,
     routes: Router,
-    connections_max: u32,
+    places: Places,
     end: impl Future<Output = ()>,
 ) {
-    let places = Arc::new(Semaphore::new(connections_max as usize));
     let connections = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -43,8 +74,8 @@ pub(super) async fn serve(
             stream = accept(&listener) => stream,
             () = &mut end => break,
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tokio::spawn(refuse(stream, connections_max));
+        let Some(place) = places.take() else {
+            tokio::spawn(refuse(stream, places.max));
             continue;
         };
         let service = TowerToHyperService::new(routes.clone());
@@ -107,7 +138,9 @@ mod tests {
         let address = listener.local_addr().expect("it is bound");
         let routes = Router::new().fallback(|| async { "ok" });
         let (end, ended) = tokio::sync::oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, routes, 10, async {
+        let taken = IntGauge::new("taken", "places").expect("a name");
+        let places = Places::new(10, taken.clone());
+        let server = tokio::spawn(serve(listener, routes, places, async {
             let _ = ended.await;
         }));
         let whole = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -122,5 +155,6 @@ mod tests {
         }
         end.send(()).expect("the server runs");
         server.await.expect("it ends");
+        assert_eq!(taken.get(), 0);
     }
 }

@@ -4,6 +4,7 @@
 mod body;
 mod connections;
 mod health;
+mod metrics;
 mod proxima_json;
 mod rest;
 
@@ -15,9 +16,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Phases;
+use super::metrics::Metrics;
 use super::proxima::Proxima;
 use crate::config::LimitsConfig;
 use crate::database::Database;
+
+pub(super) use rest::REST_CALLS;
 
 /// Calls over HTTP that may be in progress at a time: more than there can be connections.
 const CALLS_MAX: u32 = 1 << 20;
@@ -29,6 +33,7 @@ pub(super) struct Http {
     proxima: Arc<Proxima>,
     limits: LimitsConfig,
     phases: Phases,
+    metrics: Arc<Metrics>,
     calls: Calls,
 }
 
@@ -38,8 +43,9 @@ impl Http {
         proxima: Arc<Proxima>,
         limits: &LimitsConfig,
         phases: Phases,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Http { database, proxima, limits: limits.clone(), phases, calls: Calls::new() }
+        Http { database, proxima, limits: limits.clone(), phases, metrics, calls: Calls::new() }
     }
 
     /// The calls in progress, to wait for.
@@ -57,14 +63,18 @@ impl Http {
     /// is not ready. Then answers under way are finished.
     pub(super) async fn serve(self, listener: TcpListener) {
         let drained = self.phases.clone().drained();
-        let connections_max = self.limits.http_connections_max;
+        let places = connections::Places::new(
+            self.limits.http_connections_max,
+            self.metrics.http_connections.clone(),
+        );
         let routes = Router::new()
             .route("/", get(health::about))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))
+            .route("/metrics", get(metrics::metrics))
             .fallback(rest::answer)
             .with_state(self);
-        connections::serve(listener, routes, connections_max, drained).await;
+        connections::serve(listener, routes, places, drained).await;
     }
 }
 

@@ -12,6 +12,7 @@ use percent_encoding::percent_decode_str;
 use super::proxima_json::{self, Message};
 use super::{Http, body};
 use crate::error::{Error, Result};
+use crate::server::metrics::Failed;
 use crate::server::proto::proxima::proxima_service_server::ProximaService;
 use crate::server::proto::proxima::{
     CollectionConfig, CollectionName, DescribeCollectionResponse, GetDocumentRequest,
@@ -35,7 +36,39 @@ enum Route<'a> {
     Document(&'a str),
 }
 
+/// The calls as metrics name them: as gRPC does.
+pub(in crate::server) const REST_CALLS: [&str; 10] = [
+    UNKNOWN,
+    "create_collection",
+    "describe_collection",
+    "drop_collection",
+    "get_document_by_key",
+    "get_version",
+    "list_collections",
+    "query",
+    "stats_collection",
+    "write",
+];
+/// A route that is none, or a method that it does not take.
+const UNKNOWN: &str = "unknown";
+
 impl<'a> Route<'a> {
+    /// The call that a method makes of the route.
+    fn call(self, method: &Method) -> &'static str {
+        match (self, method) {
+            (Route::Version, _) => "get_version",
+            (Route::Collections, &Method::GET) => "list_collections",
+            (Route::Collection(_), &Method::GET) => "describe_collection",
+            (Route::Collection(_), &Method::POST) => "create_collection",
+            (Route::Collection(_), &Method::DELETE) => "drop_collection",
+            (Route::Stats(_), &Method::GET) => "stats_collection",
+            (Route::Write(_), &Method::POST) => "write",
+            (Route::Query(_), &Method::POST) => "query",
+            (Route::Document(_), &Method::GET) => "get_document_by_key",
+            _ => UNKNOWN,
+        }
+    }
+
     fn of(path: &'a str) -> Option<Self> {
         match path {
             "/service_version" => return Some(Route::Version),
@@ -56,33 +89,45 @@ impl<'a> Route<'a> {
 
 /// Answers everything that no other route does.
 pub(super) async fn answer(State(http): State<Http>, request: Request) -> Response {
+    let route = Route::of(request.uri().path());
+    let call = route.map_or(UNKNOWN, |route| route.call(request.method()));
+    let running = http.metrics.rest(call);
     let (head, body) = request.into_parts();
-    let (method, uri) = (head.method, head.uri);
+    let response = dispatch(&http, &head.method, &head.uri, body).await;
+    match (response.status(), response.extensions().get()) {
+        (StatusCode::OK, None) => running.end(None),
+        (StatusCode::OK, Some(Failed(code))) => running.end(Some(&code.to_string())),
+        (status, _) => running.end(Some(status.as_str())),
+    }
+    response
+}
+
+async fn dispatch(http: &Http, method: &Method, uri: &Uri, body: Body) -> Response {
     let Some(route) = Route::of(uri.path()) else {
         body::discard(body).await;
         let words = format!("there is nothing at {}\n", uri.path());
         return (StatusCode::NOT_FOUND, words).into_response();
     };
-    let calls = Rest { http: &http, uri: &uri };
+    let calls = Rest { http, uri };
     match (route, method) {
         (Route::Version, _) => calls.without_body(body, calls.version()).await,
-        (Route::Collections, Method::GET) => calls.without_body(body, calls.list()).await,
+        (Route::Collections, &Method::GET) => calls.without_body(body, calls.list()).await,
         (Route::Collections, _) => wrong_method::<ListCollectionsResponse>(body, "GET").await,
-        (Route::Collection(name), Method::GET) => {
+        (Route::Collection(name), &Method::GET) => {
             calls.without_body(body, calls.describe(name)).await
         }
-        (Route::Collection(name), Method::DELETE) => {
+        (Route::Collection(name), &Method::DELETE) => {
             calls.without_body(body, calls.drop(name)).await
         }
-        (Route::Collection(name), Method::POST) => calls.create(name, body).await,
+        (Route::Collection(name), &Method::POST) => calls.create(name, body).await,
         (Route::Collection(_), _) => wrong_method_of_many(body).await,
-        (Route::Stats(name), Method::GET) => calls.without_body(body, calls.stats(name)).await,
+        (Route::Stats(name), &Method::GET) => calls.without_body(body, calls.stats(name)).await,
         (Route::Stats(_), _) => wrong_method::<StatsCollectionResponse>(body, "GET").await,
-        (Route::Write(name), Method::POST) => calls.write(name, body).await,
+        (Route::Write(name), &Method::POST) => calls.write(name, body).await,
         (Route::Write(_), _) => wrong_method::<Status>(body, "POST").await,
-        (Route::Query(name), Method::POST) => calls.query(name, body).await,
+        (Route::Query(name), &Method::POST) => calls.query(name, body).await,
         (Route::Query(_), _) => wrong_method::<QueryResponse>(body, "POST").await,
-        (Route::Document(name), Method::GET) => {
+        (Route::Document(name), &Method::GET) => {
             calls.without_body(body, calls.document(name)).await
         }
         (Route::Document(_), _) => wrong_method::<GetDocumentResponse>(body, "GET").await,
@@ -284,6 +329,7 @@ fn if_long<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 fn refused<A: Answer>(refusal: &Refusal) -> tonic::Response<A> {
     tracing::debug!(code = refusal.code, detail = refusal.detail, "refused over HTTP");
     let mut reply = tonic::Response::new(A::refused(refusal.status()));
+    reply.extensions_mut().insert(Failed(refusal.code));
     if let Some(value) = refusal.detail_value() {
         reply.metadata_mut().insert(DETAIL_KEY, value);
     }
@@ -295,7 +341,11 @@ fn respond<A: Answer>(reply: Reply<A>) -> Response {
         reply.unwrap_or_else(|status| refused(&Refusal::from(Error::internal(status.message()))));
     let detail = reply.metadata().get(DETAIL_KEY);
     let detail = detail.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
-    json(StatusCode::OK, reply.get_ref(), detail)
+    let mut response = json(StatusCode::OK, reply.get_ref(), detail);
+    if let Some(failed) = reply.extensions().get::<Failed>() {
+        response.extensions_mut().insert(*failed);
+    }
+    response
 }
 
 fn json(status: StatusCode, message: &impl Message, detail: Option<HeaderValue>) -> Response {
