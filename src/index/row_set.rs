@@ -57,6 +57,11 @@ impl RowSet {
         self.count
     }
 
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.words)
+    }
+
     /// True without rows.
     pub fn is_empty(&self) -> bool {
         self.count == 0

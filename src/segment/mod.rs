@@ -7,6 +7,7 @@ mod block;
 mod builder;
 mod column_index;
 mod column_vectors;
+mod filter_cache;
 mod forward_column;
 mod forward_index;
 mod forward_store;

@@ -14,13 +14,14 @@ use super::Rows;
 use super::block::complete;
 use super::column_index::ColumnIndex;
 use super::column_vectors::{ColumnVectors, count_vectors};
+use super::filter_cache::FilterCache;
 use super::forward_column::ForwardColumn;
 use super::forward_index::{ForwardIndex, ValueOrder, Zones};
 use super::forward_store::{ForwardTree, StoredSegment};
 use super::rows_file::{KindSet, RowsFile};
 use super::tombstones::{self, Tombstones};
 use crate::error::{Error, Result};
-use crate::index::{BuildRun, Codes};
+use crate::index::{BuildRun, Codes, RowSet};
 use crate::manifest::{FileEntry, Inserted, SegmentEntry};
 use crate::schema::{CollectionSchema, ElementType, ForwardRow, Metric, VectorColumn};
 use crate::storage::Disk;
@@ -84,6 +85,8 @@ pub struct Sealed {
     forward_indexes: Vec<ForwardIndex>,
     /// Enough rows for that to be made.
     is_indexable: bool,
+    /// What recent filters let through.
+    filters: FilterCache,
     forward: ForwardTree,
     stored: StoredSegment,
     /// The forward store holds just this segment's values.
@@ -159,6 +162,7 @@ impl Sealed {
             stored,
             flat: flat_codes(context, &rows, &indexes),
             is_indexable: rows.rows >= context.filter_index_rows_min,
+            filters: FilterCache::default(),
             forward_indexes: rows.kinds.iter().map(|_| ForwardIndex::default()).collect(),
             rows,
             vectors,
@@ -316,7 +320,21 @@ impl Sealed {
 
     /// Bytes of memory that filters have for looking up rows.
     pub fn forward_index_bytes(&self) -> u64 {
-        self.forward_indexes.iter().map(ForwardIndex::memory_bytes).sum::<usize>() as u64
+        let indexes = self.forward_indexes.iter().map(ForwardIndex::memory_bytes).sum::<usize>();
+        (indexes + self.filters.memory_bytes()) as u64
+    }
+
+    /// The rows of a filter that was asked lately, or those that `find` tells.
+    pub fn rows_of_filter(&self, filter: &Arc<str>, find: impl FnOnce() -> RowSet) -> Arc<RowSet> {
+        match self.is_indexable {
+            true => self.filters.rows(filter, find),
+            false => Arc::new(find()),
+        }
+    }
+
+    /// True where the rows of a filter are known without looking.
+    pub fn knows_filter(&self, filter: &str) -> bool {
+        self.filters.has(filter)
     }
 
     /// Kinds of every forward column.

@@ -38,6 +38,8 @@ use crate::segment::GrowingView;
 const TEXT_BYTES_MAX: usize = 65_536;
 /// Most values of a list parameter.
 const LIST_VALUES_MAX: usize = 1_000_000;
+/// Longest text with parameters of a filter whose rows are remembered.
+const WORDS_BYTES_MAX: usize = 4_096;
 /// What a refusal says instead of a setting.
 const FIXED: &str = "not adjustable";
 
@@ -45,6 +47,8 @@ const FIXED: &str = "not adjustable";
 #[derive(Debug, Clone)]
 pub struct Filter {
     expr: Expr,
+    /// What it is remembered by; `None` where it is not to be.
+    words: Option<Arc<str>>,
 }
 
 impl Filter {
@@ -77,7 +81,16 @@ impl Filter {
             let detail = format!("parameter {{{name}}} is not in the filter");
             return Err(Error::InvalidFilter { detail, position: None, excerpt: String::new() });
         }
-        Ok(Filter { expr })
+        let mut params: Vec<&(String, FilterParam)> = params.iter().collect();
+        params.sort_by_key(|(name, _)| name);
+        let words = format!("{text} {params:?}");
+        let words = (words.len() <= WORDS_BYTES_MAX).then(|| words.into());
+        Ok(Filter { expr, words })
+    }
+
+    /// The same filter, for one use: what it lets through is not worth remembering.
+    pub fn once(self) -> Filter {
+        Filter { words: None, ..self }
     }
 
     /// Rows that are not sealed lie row by row, and are looked at so.
@@ -102,13 +115,24 @@ impl Filter {
 
 impl RowFilter for Filter {
     fn rows(&self, segment: &SegmentRef<'_>) -> Arc<RowSet> {
-        Arc::new(match segment {
-            SegmentRef::Sealed(sealed) => RowSet::from_words(columnar::rows(sealed, &self.expr)),
-            SegmentRef::Growing(view) => self.growing_rows(view),
-        })
+        match segment {
+            SegmentRef::Sealed(sealed) => {
+                let find = || RowSet::from_words(columnar::rows(sealed, &self.expr));
+                match &self.words {
+                    Some(words) => sealed.rows_of_filter(words, find),
+                    None => Arc::new(find()),
+                }
+            }
+            SegmentRef::Growing(view) => Arc::new(self.growing_rows(view)),
+        }
     }
 
     fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
+        if let (SegmentRef::Sealed(sealed), Some(words)) = (segment, &self.words)
+            && sealed.knows_filter(words)
+        {
+            return 0;
+        }
         let mut values = 0;
         self.expr.for_each_read(&mut |read| {
             values += match (segment, read) {
