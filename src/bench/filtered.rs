@@ -11,15 +11,20 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::embedded::request;
-use super::{BenchArgs, BenchError, Job, Result, bar, bytes_of};
+use super::{BenchArgs, BenchError, Figures, Job, Result, bar, bytes_of, drive, median};
 use crate::collection::Collection;
 use crate::index::RowSet;
 use crate::query::{RowFilter, SegmentRef};
 use crate::schema::ElementType;
+use crate::server::client::{Client, PreparedQuery};
 use crate::simd::Query;
 
 /// Queries asked: the truth of each filter takes a pass over all rows.
 const QUERIES: usize = 100;
+/// Keys times this, by this many values: what a filter over the wire tells rows apart by that have nothing
+/// to do with a query.
+const HASH_FACTOR: u64 = 2_654_435_761;
+const HASH_VALUES: u64 = 1_000_000;
 /// Regions that rows are told apart by.
 const REGIONS: usize = 200;
 
@@ -35,7 +40,7 @@ pub struct FilteredPoint {
     pub recall: f64,
     /// Fewest rows found by a query, k or all there are if less where all is well.
     pub fewest: usize,
-    /// Queries per second of one thread.
+    /// Queries per second: of one thread in process, of all clients over the wire.
     pub qps: f64,
     /// The same over that of the same queries without a filter, taken in turn.
     pub of_unfiltered: f64,
@@ -95,15 +100,72 @@ pub(super) async fn run(
     Ok(points)
 }
 
+/// How many of [`HASH_VALUES`] are let through.
+fn bound(percent: f64) -> u64 {
+    (percent / 100.0 * HASH_VALUES as f64).round().max(1.0) as u64
+}
+
+/// Measures every share of `args.filter` over the wire, with rows that have nothing to do with the query
+/// and as many clients as there are at most.
+pub(super) async fn run_over_wire(
+    args: &BenchArgs,
+    address: &str,
+    client: &mut Client,
+    job: &Job,
+) -> Result<Vec<FilteredPoint>> {
+    let ef_search = args.ef[0];
+    let clients = args.clients.iter().copied().max().unwrap_or(1);
+    let progress = bar("filters", args.filter.len());
+    let mut points = Vec::new();
+    for percent in &args.filter {
+        let cases = cases(job, *percent, false)?;
+        let filter = format!("_key * {HASH_FACTOR} % {HASH_VALUES} < {}", bound(*percent));
+        let mut params = job.effort(ef_search);
+        let prepared = |params: &[(String, String)]| -> Vec<PreparedQuery> {
+            let query = |case: &Case| {
+                PreparedQuery::new(&job.collection, case.query.clone(), job.k as u32, params)
+            };
+            cases.iter().map(query).collect()
+        };
+        let plain = prepared(&params);
+        params.push(("filter".to_owned(), filter));
+        let filtered = prepared(&params);
+        let (mut hits, mut wanted, mut fewest) = (0, 0, usize::MAX);
+        for (case, query) in cases.iter().zip(&filtered) {
+            let found = client.query(query).await?;
+            hits += found.iter().filter(|key| case.truth.contains(key)).count();
+            wanted += job.k.min(case.truth.len());
+            fewest = fewest.min(found.len());
+        }
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for _ in 0..args.turns {
+            without.push(drive(address, &plain, clients, args.seconds).await?);
+            with.push(drive(address, &filtered, clients, args.seconds).await?);
+        }
+        let of = |turns: &[Figures], figure: fn(&Figures) -> f64| {
+            median(turns.iter().map(figure).collect())
+        };
+        let qps = of(&with, |turn| turn.qps);
+        points.push(FilteredPoint {
+            percent: *percent,
+            is_far: false,
+            recall: hits as f64 / wanted.max(1) as f64,
+            fewest,
+            qps,
+            of_unfiltered: qps / of(&without, |turn| turn.qps),
+            p50_us: of(&with, |turn| turn.p50_us),
+            p99_us: of(&with, |turn| turn.p99_us),
+        });
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    Ok(points)
+}
+
 fn cases(job: &Job, percent: f64, is_far: bool) -> Result<Vec<Case>> {
     let vectors = &job.vectors;
     let (dimension, count) = (vectors.dimension, vectors.len());
     let kept = ((count as f64 * percent / 100.0).round() as usize).clamp(1, count);
-    // By a hash of the key, the same for every query.
-    let mut by_hash: Vec<u32> = (0..count as u32).collect();
-    by_hash.sort_unstable_by_key(|key| key.wrapping_mul(0x9e37_79b1).swap_bytes());
-    by_hash.truncate(kept);
-    let chance: HashSet<u32> = by_hash.into_iter().collect();
     // A region is what is nearest to one of some rows.
     let pivots: Vec<usize> =
         (0..REGIONS.min(count)).map(|i| i * (count / REGIONS).max(1)).collect();
@@ -129,7 +191,10 @@ fn cases(job: &Job, percent: f64, is_far: bool) -> Result<Vec<Case>> {
         Arc::new(KeyFilter { keys: RowSet::from_words(words), rows: Mutex::default() })
     };
     // What has nothing to do with the query is the same for all of them.
-    let by_chance: Vec<u32> = (0..count as u32).filter(|key| chance.contains(key)).collect();
+    let bound = bound(percent);
+    let by_chance: Vec<u32> = (0..count as u32)
+        .filter(|key| u64::from(*key) * HASH_FACTOR % HASH_VALUES < bound)
+        .collect();
     let shared = filter_of(&by_chance);
     let of_query = |query: &[f32]| -> Option<Case> {
         let query = bytes_of(query);
@@ -151,7 +216,10 @@ fn cases(job: &Job, percent: f64, is_far: bool) -> Result<Vec<Case>> {
             }
             false => allowed.extend(&by_chance),
         }
-        let wanted = job.k.min(kept);
+        let wanted = job.k.min(allowed.len());
+        if wanted == 0 {
+            return Some(Case { query, filter: shared.clone(), truth: HashSet::new() });
+        }
         let mut near: Vec<f32> = allowed.iter().map(|key| scores[*key as usize]).collect();
         let (_, edge, _) = near.select_nth_unstable_by(wanted - 1, f32::total_cmp);
         let edge = *edge;

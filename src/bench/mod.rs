@@ -130,9 +130,8 @@ pub struct BenchArgs {
     /// Values of ef_search to try; 0 leaves it to the server to reach the recall wanted.
     #[arg(long, value_delimiter = ',', default_value = "0,10,16,24,32,48,64,96,128,200,400")]
     pub ef: Vec<u32>,
-    /// Percentages of the rows that filters let through, to be measured in process with the first
-    /// value of --ef.
-    #[arg(long, value_delimiter = ',', requires = "in_process")]
+    /// Percentages of the rows that filters let through, to be measured with the first value of --ef.
+    #[arg(long, value_delimiter = ',')]
     pub filter: Vec<f64>,
     /// Numbers of clients, each with a connection of its own.
     #[arg(long, value_delimiter = ',', default_value = "1,8")]
@@ -209,6 +208,7 @@ pub async fn run(args: &BenchArgs) -> Result<Report> {
     }
     if !args.load_only {
         measure(args, &address, &mut client, &job, &mut report).await?;
+        report.filtered = filtered::run_over_wire(args, &address, &mut client, &job).await?;
     }
     if let Some(mut server) = own {
         report.memory = server.memory();
