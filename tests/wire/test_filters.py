@@ -103,12 +103,12 @@ def load(wire, name, data_type=FP32, metric="SquaredEuclidean"):
     vectors = vectors_of(data_type, ROWS, seed=5)
     dimension = 256 if data_type == BINARY32 else vectors.shape[1]
     one = column(dimension=dimension, data_type=data_type, params={"metric_type": metric})
-    accepted(wire.create_collection(collection(name, one, forward_names=COLUMNS)))
+    accepted(wire.create_collection(collection(name, one, column("other"), forward_names=COLUMNS)))
 
     def write(make, some, with_vector=True):
-        rows = [make(k, *([pack(data_type, vectors[k])] if with_vector else []), values=wire_values(k)) for k in some]
-        metas = [("v", data_type, dimension)] if with_vector else []
-        accepted(wire.write(writing(name, *rows, forward_names=COLUMNS, metas=metas)))
+        meta = ("v", data_type, dimension) if with_vector else ("other", FP32, 2)
+        rows = [make(k, pack(data_type, vectors[k]) if with_vector else [k, 0], values=wire_values(k)) for k in some]
+        accepted(wire.write(writing(name, *rows, forward_names=COLUMNS, metas=[meta])))
 
     write(insert, [k for k in range(450) if k % 10])
     write(insert, range(0, 450, 10), with_vector=False)
