@@ -262,7 +262,7 @@ fn what_cannot_be_is_refused_with_the_reason() {
         (&[("index_type", "HNSW"), ("index_factory", "SQ8")], "does not go with"),
         (&[("index_factory", "")], "0 bytes"),
         (&[("index_factory", "IVF99999999999,Flat")], "1 to 65536"),
-        (&[("index_factory", "PQ8x24")], "1 to 12"),
+        (&[("index_factory", "PQ8x24")], "2 to 12"),
         (&[("index_factory", "PCA5000,SQ8")], "1 to 4096"),
         (&[("index_factory", "IMI2x8,Flat")], "not one of those taken"),
         (&[("index_factory", "IDMap,Flat")], "not one of those taken"),
