@@ -66,3 +66,54 @@ impl VectorColumn {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{ElementType, IndexKind, Metric};
+
+    fn column(multi: Option<MultiVectors>) -> VectorColumn {
+        VectorColumn {
+            name: "v".into(),
+            element: ElementType::Fp16,
+            dimension: 3,
+            metric: Metric::Cosine,
+            index: IndexKind::Flat,
+            multi,
+            extra_params: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn columns_of_one_vector_are_written_as_they_always_were() {
+        let text = serde_json::to_string(&column(None)).expect("it is JSON");
+        assert!(!text.contains("multi"), "{text}");
+        for multi in [None, Some(MultiVectors { max: None }), Some(MultiVectors { max: Some(7) })] {
+            let text = serde_json::to_string(&column(multi)).expect("it is JSON");
+            let read: VectorColumn = serde_json::from_str(&text).expect("it was written");
+            assert_eq!(read, column(multi));
+        }
+    }
+
+    #[test]
+    fn vectors_are_counted_by_their_bytes() {
+        let (one, several) = (column(None), column(Some(MultiVectors { max: Some(5) })));
+        for (bytes, single, multi) in [
+            (0, None, None),
+            (5, None, None),
+            (6, Some(1), Some(1)),
+            (7, None, None),
+            (12, None, Some(2)),
+        ] {
+            assert_eq!(one.count_vectors(bytes, 6), single, "{bytes}");
+            assert_eq!(several.count_vectors(bytes, 6), multi, "{bytes}");
+        }
+        assert!(several.check_vector_count(0, 5, 5).is_ok());
+        assert!(matches!(
+            several.check_vector_count(0, 6, 9),
+            Err(Error::MismatchedDimension { .. })
+        ));
+        let beyond = several.check_vector_count(0, 5, 4).expect_err("the server takes 4");
+        assert!(beyond.to_string().contains("limits.row_vectors_max"), "{beyond}");
+    }
+}

@@ -565,3 +565,63 @@ fn vectors_data(
     };
     (start.checked_add(length)? <= buffer.len()).then(|| buffer.slice_with_length(start, length))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{IndexKind, Metric, MultiVectors};
+
+    fn column() -> VectorColumn {
+        VectorColumn {
+            name: "v".into(),
+            element: ElementType::Int8,
+            dimension: 2,
+            metric: Metric::SquaredEuclidean,
+            index: IndexKind::Flat,
+            multi: Some(MultiVectors { max: None }),
+            extra_params: Vec::new(),
+        }
+    }
+
+    fn array(ends: &[i64]) -> ArrayRef {
+        let count = ends.last().map_or(0, |end| *end as usize);
+        let block = ColumnBlock {
+            vector_bytes: 2,
+            data: Buffer::from_vec((0..2 * count as u8).collect()),
+            present: None,
+            lists: Some(Lists::of_ends(ends.to_vec())),
+        };
+        vector_array(&column(), &block, ends.len()).expect("the block is whole")
+    }
+
+    #[test]
+    fn lists_of_vectors_come_back_as_they_were() {
+        let array = array(&[2, 2, 5]);
+        assert_eq!((array.len(), array.null_count()), (3, 1), "a row without vectors is null");
+        let block = column_block(&array, &column(), 3).expect("it is whole");
+        assert_eq!(block.vectors(0), Some(&[0, 1, 2, 3][..]));
+        assert_eq!((block.vectors(1), block.vectors(3)), (None, None));
+        assert_eq!(block.vectors(2), Some(&[4, 5, 6, 7, 8, 9][..]));
+        assert_eq!((block.count(3), block.count_of(0), block.count_of(1)), (5, 2, 0));
+        assert_eq!(block.node(4, 2), Some(&[8, 9][..]));
+        assert_eq!(block.node(5, 2), None);
+    }
+
+    #[test]
+    fn lists_that_are_not_whole_are_refused() {
+        let whole = array(&[2, 2, 5]);
+        assert!(column_block(&whole, &column(), 2).is_none(), "of other rows");
+        assert!(
+            column_block(&whole.slice(1, 2), &column(), 2).is_none(),
+            "not from the first vector"
+        );
+        assert!(column_block(&whole.slice(0, 2), &column(), 2).is_none(), "not to the last");
+        let other = VectorColumn { element: ElementType::Int4, ..column() };
+        assert!(
+            column_block(&whole, &VectorColumn { multi: None, ..other }, 3).is_none(),
+            "no lists"
+        );
+        let longer = VectorColumn { dimension: 4, ..column() };
+        assert!(column_block(&whole, &longer, 3).is_none(), "too few bytes");
+    }
+}
