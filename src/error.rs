@@ -165,6 +165,14 @@ pub enum Error {
     },
 
     // ----- The caller can act: queries and all calls -----
+    /// A row to query by that does not exist.
+    #[error("key {key} does not exist in collection {collection:?}")]
+    RowNotFound {
+        /// The collection.
+        collection: String,
+        /// The key.
+        key: u64,
+    },
     /// A query that cannot be answered as asked.
     #[error("invalid query: {detail}")]
     InvalidQuery {

@@ -1,6 +1,7 @@
 //! One collection: a single writer, an immutable snapshot for readers, segments that are sealed and
 //! merged in the background, and a folder from which all of it comes back.
 
+mod by_rows;
 mod compaction;
 mod expiry;
 mod lsn;
@@ -37,6 +38,7 @@ use crate::segment::{ForwardStore, SegmentContext};
 use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
 
+use by_rows::Moment;
 use expiry::Expiry;
 use maintenance::Lane;
 use reading::Scrolls;
@@ -405,23 +407,31 @@ impl Collection {
             (Some(given), Some(own)) => Some(Arc::new(Both(given, own)) as SharedFilter),
             (given, own) => given.or(own),
         };
+        // Of everything, all is found at the first try.
+        let filter = if plan.options.all_within { self.among_current(filter)? } else { filter };
         let mut profile = QueryProfile { validate: started.elapsed(), ..QueryProfile::default() };
-        let snapshot = self.published.snapshot();
+        let mut moment = Moment::of(self.published.snapshot());
+        let is_by_rows = !plan.options.examples.is_empty();
         // Handing a short query to another thread and back would cost more than the search. A caller
         // who asks on and on makes room for others now and then.
         tokio::task::consume_budget().await;
-        let (among, never) = (filter.as_ref(), Cancel::default());
-        let reply = self.search(Place::Socket, &never, &plan, among, &snapshot, profile)?;
-        if let Some(reply) = reply {
-            return Ok(reply.with_forwards(asked_for));
+        if !is_by_rows {
+            let (among, never) = (filter.as_ref(), Cancel::default());
+            let reply = self.search(Place::Socket, &never, &plan, among, &moment, profile)?;
+            if let Some(reply) = reply {
+                return Ok(reply.with_forwards(asked_for));
+            }
         }
         let queued = Instant::now();
         let collection = self.clone();
         self.compute
             .search(move |cancel| {
                 profile.queue = queued.elapsed();
+                if is_by_rows {
+                    moment = collection.resolve(&mut plan, cancel)?;
+                }
                 let (place, among) = (Place::Search, filter.as_ref());
-                let reply = collection.search(place, cancel, &plan, among, &snapshot, profile)?;
+                let reply = collection.search(place, cancel, &plan, among, &moment, profile)?;
                 if among.is_some() {
                     collection.schedule_forward_indexes();
                 }
@@ -437,10 +447,10 @@ impl Collection {
         cancel: &Cancel,
         plan: &KnnPlan,
         filter: Option<&SharedFilter>,
-        snapshot: &Snapshot,
+        moment: &Moment,
         profile: QueryProfile,
     ) -> Result<Option<KnnReply>> {
-        let reply = self.search_among(place, cancel, plan, filter, snapshot, profile)?;
+        let reply = self.search_among(place, cancel, plan, filter, moment, profile)?;
         let is_among =
             |expiry: &Expiry, reply: &KnnReply| expiry.is_among(plan, &reply.results, now());
         match (&self.expiry, &reply) {
@@ -451,7 +461,7 @@ impl Collection {
             Place::Socket => Ok(None),
             Place::Search => {
                 let filter = self.among_current(filter.cloned())?;
-                self.search_among(place, cancel, plan, filter.as_ref(), snapshot, profile)
+                self.search_among(place, cancel, plan, filter.as_ref(), moment, profile)
             }
         }
     }
@@ -462,7 +472,7 @@ impl Collection {
         cancel: &Cancel,
         plan: &KnnPlan,
         filter: Option<&SharedFilter>,
-        snapshot: &Snapshot,
+        moment: &Moment,
         profile: QueryProfile,
     ) -> Result<Option<KnnReply>> {
         let filter = filter.map(|filter| &**filter as &dyn RowFilter);
@@ -470,9 +480,10 @@ impl Collection {
             results_max: u64::from(self.config.limits.query_results_max),
             bytes_max: self.config.limits.reply_bytes_max,
         };
+        let Moment { snapshot, hidden } = moment;
         let segments = snapshot.segments();
         let (schema, sequence) = (&*self.schema, snapshot.sequence);
-        let view = View { schema, segments: &segments, filter, sequence, cancel };
+        let view = View { schema, segments: &segments, filter, hidden, sequence, cancel };
         match place {
             Place::Socket if !is_short(&view, plan) => Ok(None),
             place => execute(&self.compute, place, &view, plan, limits, profile),

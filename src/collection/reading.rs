@@ -129,7 +129,7 @@ fn view<'a>(
     snapshot: &Snapshot,
     cancel: &'a Cancel,
 ) -> View<'a> {
-    View { schema, segments, filter: None, sequence: snapshot.sequence, cancel }
+    View { schema, segments, filter: None, hidden: &[], sequence: snapshot.sequence, cancel }
 }
 
 /// Readers that are kept between the calls of those who page through a collection.

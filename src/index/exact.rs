@@ -104,7 +104,7 @@ fn scan_lists(query: &Query, target: &ScanTarget<'_>, starts: &[i64], top: &mut 
     let bytes = |vector: i64| vector as usize * target.vector_bytes;
     SCORES.with_borrow_mut(|scores| {
         let mut first = 0;
-        while first < rows {
+        while first < rows && !target.cancel.is_set() {
             // As many rows as have a run's worth of vectors, and one at least.
             let start = starts[first];
             let more =

@@ -36,10 +36,12 @@ impl Search<'_> {
         let topk = self.plan.topk;
         match aggregation.kind {
             AggregationKind::Votes => {
-                let found = self.each()?;
+                let found = self.each(|vector| self.one(vector))?;
                 Ok(count_votes(&found, topk, aggregation.min_votes.unwrap_or(1)))
             }
-            AggregationKind::MinDistance => Ok((least(self.each()?, topk), Vec::new())),
+            AggregationKind::MinDistance => {
+                Ok((least(self.each(|vector| self.one(vector))?, topk), Vec::new()))
+            }
             AggregationKind::MaxSim => Ok((self.max_sim()?, Vec::new())),
         }
     }
@@ -50,13 +52,18 @@ impl Search<'_> {
         let vectors = &self.plan.vectors;
         let queries: Result<Vec<Query>> = vectors.iter().map(|vector| self.query(vector)).collect();
         let scorer = MaxSim { search: self, queries: queries?, metric: self.plan.metric };
-        let is_walked = self.segments.iter().any(|segment| self.has_index(segment));
         let most = (self.k as u64).saturating_mul(vectors.len() as u64);
-        if !is_walked || self.allowed_rows() <= most {
-            return Ok(scorer.all());
+        if !self.has_index() || self.allowed_rows() <= most {
+            let all = scorer.all();
+            self.cancel.check()?;
+            return Ok(all);
         }
-        let mut proposed: Vec<(Place, u64)> =
-            self.each()?.into_iter().flatten().map(|found| (found.place, found.key)).collect();
+        let mut proposed: Vec<(Place, u64)> = self
+            .each(|vector| self.one(vector))?
+            .into_iter()
+            .flatten()
+            .map(|found| (found.place, found.key))
+            .collect();
         proposed.sort_unstable();
         proposed.dedup();
         // What nobody proposes may still have a higher sum.
@@ -131,12 +138,17 @@ impl MaxSim<'_> {
             let segment = &search.segments[position];
             let allowed: Option<&RowSet> = search.allowed.map(|sets| &*sets[position]);
             let mut top = TopK::new(search.plan.topk, search.plan.radius);
+            // What is found then is of no use.
+            let rows = if search.cancel.is_set() { 0..0 } else { rows };
             for row in rows {
+                let place = (position as u32, row);
                 let is_allowed = allowed.is_none_or(|set| set.contains(row));
-                if !is_allowed || !segment.is_live(row, search.sequence) {
+                if !is_allowed
+                    || !segment.is_live(row, search.sequence)
+                    || search.hidden.binary_search(&place).is_ok()
+                {
                     continue;
                 }
-                let place = (position as u32, row);
                 if let (Some(score), Some(key)) = (self.score(place, scores), segment.key(row)) {
                     top.push(Candidate { score, key, place });
                 }

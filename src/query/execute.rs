@@ -8,7 +8,8 @@ use hashbrown::HashSet;
 use rayon::prelude::*;
 
 use super::reply::{Hit, KnnReply, QueryProfile};
-use super::rows::chosen;
+use super::rows::{RowColumns, RowPlace, VectorBatch, chosen, fetch_rows};
+use super::within::Admitted;
 use crate::cancel::{CANCEL_ROWS, Cancel};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
@@ -107,6 +108,8 @@ pub struct View<'a> {
     pub segments: &'a [SegmentRef<'a>],
     /// Says which rows may be found; `None` for all.
     pub filter: Option<&'a dyn RowFilter>,
+    /// Rows that queries do not find all the same, by segment and row, ascending; a few.
+    pub hidden: &'a [(u32, u32)],
     /// The snapshot's sequence.
     pub sequence: u64,
     /// Says when nobody waits for the answer any more.
@@ -147,6 +150,9 @@ pub fn is_short(view: &View<'_>, plan: &KnnPlan) -> bool {
     let is_max_sim = |aggregation: Aggregation| aggregation.kind == AggregationKind::MaxSim;
     // Whose candidates are scored with all their vectors.
     if queries.saturating_mul(k as u64) > SHORT_HITS || plan.aggregation.is_some_and(is_max_sim) {
+        return false;
+    }
+    if !plan.options.are_short() {
         return false;
     }
     if let Some(filter) = view.filter {
@@ -203,7 +209,7 @@ pub fn execute(
     limits: ReplyLimits,
     mut profile: QueryProfile,
 ) -> Result<Option<KnnReply>> {
-    let View { schema, segments, filter, sequence, cancel } = *view;
+    let View { schema, segments, filter, hidden, sequence, cancel } = *view;
     let started = Instant::now();
     let column = schema
         .columns
@@ -217,54 +223,61 @@ pub fn execute(
         false => segments.iter().map(|segment| segment.vectors(plan.column)).sum(),
     };
     let k = plan.k_per_vector().min(usize::try_from(there_are).unwrap_or(usize::MAX));
-    let wanted = k as u64 * plan.vectors.len() as u64;
-    if wanted > limits.results_max {
-        return Err(Error::LimitExceeded {
-            what: match plan.aggregation {
-                None => "topk (no more than there are rows) times query vectors",
-                Some(_) => "k_per_vector (or what stands for it) times query vectors",
-            },
-            value: wanted,
-            limit: limits.results_max,
-            setting: "limits.query_results_max",
-        });
-    }
+    check_wanted(plan, k, there_are, limits.results_max)?;
     let lists = if kind.is_some() { 1 } else { plan.vectors.len() };
     let mut reply = KnnReply {
         results: vec![Vec::new(); lists],
-        votes: Vec::new(),
         exact: true,
         rows: segments.iter().map(SegmentRef::live_rows).sum(),
         profile,
+        ..KnnReply::default()
     };
-    if k == 0 {
+    if there_are == 0 || (k == 0 && !plan.options.all_within) {
         return Ok(Some(reply));
     }
     let allowed: Option<Vec<Arc<RowSet>>> =
         filter.map(|filter| segments.iter().map(|segment| filter.rows(segment)).collect());
     let allowed = allowed.as_deref();
-    let walked = AtomicBool::new(false);
+    let walked = &AtomicBool::new(false);
     let radius = plan.radius.filter(|_| kind != Some(AggregationKind::MaxSim));
+    // What is hidden takes places among what an index finds.
+    let hidden_vectors = |(segment, row): &(u32, u32)| {
+        let vectors = segments[*segment as usize].vectors_of(plan.column, *row).unwrap_or_default();
+        vectors.len() / column.vector_bytes().unwrap_or(1).max(1)
+    };
+    let spare = match rows_once {
+        true => hidden.len(),
+        false => hidden.iter().map(hidden_vectors).sum(),
+    };
     let search = Search {
         compute,
         place,
         column,
         plan,
-        k,
+        k: k + spare,
+        spare,
         rows_once,
+        is_exact: plan.exact,
         radius,
         segments,
         allowed,
+        hidden,
         sequence,
         cancel,
         walked,
     };
-    let found = match plan.aggregation {
-        None => search.each(),
-        Some(aggregation) => search.together(aggregation).map(|(found, votes)| {
+    let found = match (plan.aggregation, plan.options.group) {
+        (Some(aggregation), _) => search.together(aggregation).map(|(found, votes)| {
             reply.votes = votes;
             vec![found]
         }),
+        (None, Some(group)) => search.grouped(group, limits.results_max).map(|found| {
+            let (rows, group_rows) = found.into_iter().unzip();
+            reply.group_rows = group_rows;
+            rows
+        }),
+        (None, None) if plan.options.all_within => search.all_within(limits.results_max),
+        (None, None) => search.each(|vector| search.one(vector)),
     };
     let found = match found {
         Ok(found) => found,
@@ -273,30 +286,64 @@ pub fn execute(
     };
     profile.execute = started.elapsed();
     let started = Instant::now();
-    reply.results = fetch(view, plan, found, limits.bytes_max)?;
+    fetch(view, plan, found, limits.bytes_max, &mut reply)?;
     profile.merge_and_sort = started.elapsed();
-    reply.exact = !search.walked.load(Ordering::Relaxed);
+    reply.exact = !walked.load(Ordering::Relaxed);
     reply.profile = profile;
     Ok(Some(reply))
 }
 
-/// The winners with their forward values, as long as these fit into a reply.
+/// Refuses a query that asks for more than a reply may have; `k` with each query vector, of so many as
+/// there are.
+fn check_wanted(plan: &KnnPlan, k: usize, there_are: u64, results_max: u64) -> Result<()> {
+    let size = plan.options.group.map_or(1, |group| group.size as u64);
+    let each = (k as u64).saturating_mul(size).min(there_are);
+    let wanted = each.saturating_mul(plan.vectors.len() as u64);
+    if wanted <= results_max {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded {
+        what: match (plan.aggregation, plan.options.group) {
+            (Some(_), _) => "k_per_vector (or what stands for it) times query vectors",
+            (None, Some(_)) => {
+                "topk times the size of a group (no more than there are rows) times query vectors"
+            }
+            (None, None) => "topk (no more than there are rows) times query vectors",
+        },
+        value: wanted,
+        limit: results_max,
+        setting: "limits.query_results_max",
+    })
+}
+
+/// Puts the winners into a reply with what is asked for of them, as long as that fits.
 fn fetch(
     view: &View<'_>,
     plan: &KnnPlan,
     found: Vec<Vec<Candidate>>,
     bytes_max: u64,
-) -> Result<Vec<Vec<Hit>>> {
+    reply: &mut KnnReply,
+) -> Result<()> {
     let named = |name: &String| name.len() + 16;
     let names: usize = match &plan.forwards {
         None => view.schema.forward_columns.iter().map(named).sum(),
         Some(columns) => columns.iter().map(|at| named(&view.schema.forward_columns[*at])).sum(),
     };
+    let dimension = view.schema.columns[plan.column].dimension;
+    let check_size = |bytes: u64| match bytes <= bytes_max {
+        true => Ok(()),
+        false => Err(Error::LimitExceeded {
+            what: "size of the reply in bytes",
+            value: bytes,
+            limit: bytes_max,
+            setting: "limits.reply_bytes_max",
+        }),
+    };
+    let columns = RowColumns { forwards: Some(Vec::new()), vectors: plan.options.vectors.clone() };
     let mut bytes = 0;
-    let mut results = Vec::with_capacity(found.len());
-    for candidates in found {
-        let mut hits = Vec::with_capacity(candidates.len());
-        for candidate in candidates {
+    for (candidates, hits) in found.into_iter().zip(&mut reply.results) {
+        hits.reserve_exact(candidates.len());
+        for candidate in &candidates {
             if hits.len().is_multiple_of(CANCEL_ROWS) {
                 view.cancel.check()?;
             }
@@ -305,57 +352,81 @@ fn fetch(
                 chosen(plan.forwards.as_deref(), || view.segments[segment as usize].forward(row));
             let values: usize = forward.iter().flatten().map(Value::payload_bytes).sum();
             bytes += (16 + names + values) as u64;
-            if bytes > bytes_max {
-                return Err(Error::LimitExceeded {
-                    what: "size of the reply in bytes",
-                    value: bytes,
-                    limit: bytes_max,
-                    setting: "limits.reply_bytes_max",
-                });
-            }
-            hits.push(Hit { key: candidate.key, score: candidate.score, forward });
+            check_size(bytes)?;
+            let score = plan.options.score.score(plan.metric, dimension, candidate.score);
+            hits.push(Hit { key: candidate.key, score, forward });
         }
-        results.push(hits);
+        if !columns.vectors.is_empty() {
+            let place = |Candidate { key, place: (segment, row), .. }: &Candidate| RowPlace {
+                key: *key,
+                segment: *segment,
+                row: *row,
+            };
+            let places: Vec<RowPlace> = candidates.iter().map(place).collect();
+            let rows = fetch_rows(view, &columns, &places, bytes_max - bytes)?;
+            bytes += rows.vectors.iter().map(VectorBatch::bytes).sum::<u64>();
+            // Those that did not fit were left out.
+            check_size(if rows.keys.len() < places.len() { bytes_max + 1 } else { bytes })?;
+            reply.vectors.push(rows.vectors);
+        }
     }
-    Ok(results)
+    Ok(())
 }
 
 /// One query over the segments of a snapshot.
+#[derive(Clone, Copy)]
 pub(super) struct Search<'a> {
     pub compute: &'a Compute,
     pub place: Place,
     pub column: &'a VectorColumn,
     pub plan: &'a KnnPlan,
-    /// Vectors, or rows, that are looked for with each query vector.
+    /// Vectors, or rows, that are looked for with each query vector, and to spare.
     pub k: usize,
+    /// How many of these make up for hidden ones.
+    pub spare: usize,
     /// Each row is found once, by the nearest of its vectors; else each of its vectors is found.
     pub rows_once: bool,
+    /// Whatever an index could find, all rows are looked at.
+    pub is_exact: bool,
     /// Vectors with a score above this are left out.
     pub radius: Option<f32>,
     pub segments: &'a [SegmentRef<'a>],
     pub allowed: Option<&'a [Arc<RowSet>]>,
+    /// Rows that are not found, ascending.
+    pub hidden: &'a [(u32, u32)],
     pub sequence: u64,
     pub cancel: &'a Cancel,
     /// A graph was walked, which may have missed something.
-    pub walked: AtomicBool,
+    pub walked: &'a AtomicBool,
 }
 
 impl Search<'_> {
-    /// The nearest of each query vector.
-    pub fn each(&self) -> std::result::Result<Vec<Vec<Candidate>>, Stop> {
+    /// What `one` finds for each query vector. Those of a batch are spread over the pool.
+    pub fn each<T: Send>(
+        &self,
+        one: impl Fn(&[u8]) -> std::result::Result<T, Stop> + Sync,
+    ) -> std::result::Result<Vec<T>, Stop> {
         match &self.plan.vectors[..] {
-            [vector] => self.one(vector).map(|found| vec![found]),
-            vectors if self.place == Place::Socket => vectors.iter().map(|v| self.one(v)).collect(),
-            vectors => self.compute.spread(|| vectors.par_iter().map(|v| self.one(v)).collect()),
+            [vector] => one(vector).map(|found| vec![found]),
+            vectors if self.place == Place::Socket => vectors.iter().map(|v| one(v)).collect(),
+            vectors => self.compute.spread(|| vectors.par_iter().map(|v| one(v)).collect()),
         }
     }
 
-    /// The k nearest of one query vector.
-    fn one(&self, vector: &[u8]) -> std::result::Result<Vec<Candidate>, Stop> {
-        match self.rows_once {
-            false => self.nearest(vector, || TopK::new(self.k, self.radius)),
-            true => self.nearest(vector, || TopRows::new(self.k, self.radius)),
-        }
+    /// The nearest of one query vector.
+    pub fn one(&self, vector: &[u8]) -> std::result::Result<Vec<Candidate>, Stop> {
+        let mut found = match self.rows_once {
+            false => {
+                let best = || TopK::new(self.k, self.radius);
+                self.nearest(vector, || Admitted::new(self, best()))
+            }
+            true => {
+                let best = || TopRows::new(self.k, self.radius);
+                self.nearest(vector, || Admitted::new(self, best()))
+            }
+        }?;
+        found.truncate(self.k - self.spare);
+        Ok(found)
     }
 
     /// A query vector, ready for scoring.
@@ -365,8 +436,9 @@ impl Search<'_> {
         query.ok_or_else(|| Error::internal("a checked query vector does not fit"))
     }
 
-    /// Large exact scans are spread over the pool.
-    fn nearest<B: Best>(
+    /// What `best` keeps of one query vector's neighbours, nearest first; of each segment by itself, where
+    /// they are many: large exact scans are spread over the pool.
+    pub fn nearest<B: Best>(
         &self,
         vector: &[u8],
         best: impl Fn() -> B + Sync,
@@ -391,19 +463,24 @@ impl Search<'_> {
                 .map(one_segment)
                 .collect::<std::result::Result<_, Stop>>()
         })?;
-        let mut top = best();
-        parts.into_iter().flatten().for_each(|candidate| top.push(candidate));
-        Ok(top.into_sorted())
+        let mut found = parts.concat();
+        found.sort_unstable();
+        Ok(found)
     }
 
     fn scanned_vectors(&self) -> u64 {
-        let scanned = self.segments.iter().filter(|segment| !self.has_index(segment));
+        let scanned = self.segments.iter().filter(|segment| self.index_of(segment).is_none());
         scanned.map(|segment| segment.vectors(self.plan.column)).sum()
     }
 
-    /// True for a segment that is searched by an index.
-    pub fn has_index(&self, segment: &SegmentRef<'_>) -> bool {
-        index_for(segment, self.plan, self.k).is_some()
+    /// The index that a segment is searched by.
+    fn index_of<'s>(&self, segment: &SegmentRef<'s>) -> Option<(&'s Sealed, &'s ColumnIndex)> {
+        if self.is_exact { None } else { index_for(segment, self.plan, self.k) }
+    }
+
+    /// True where any segment is searched by an index.
+    pub fn has_index(&self) -> bool {
+        self.segments.iter().any(|segment| self.index_of(segment).is_some())
     }
 
     fn segment(
@@ -436,7 +513,7 @@ impl Search<'_> {
             segment: position as u32,
             cancel: self.cancel,
         };
-        if let Some((sealed, index)) = index_for(segment, self.plan, self.k) {
+        if let Some((sealed, index)) = self.index_of(segment) {
             if self.walk((sealed, index), &search, top)? {
                 self.walked.store(true, Ordering::Relaxed);
                 return Ok(());

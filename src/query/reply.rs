@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::rows::VectorBatch;
 use crate::schema::ForwardRow;
 
 /// One row found.
@@ -9,7 +10,8 @@ use crate::schema::ForwardRow;
 pub struct Hit {
     /// The primary key.
     pub key: u64,
-    /// The score; smaller is nearer for every metric. 0 for a row fetched by its key.
+    /// The score, in the shape asked for; as a distance, smaller is nearer for every metric. 0 for a
+    /// row fetched by its key.
     pub score: f32,
     /// The forward values asked for: all in schema order, or those of the columns named, as named.
     pub forward: ForwardRow,
@@ -18,11 +20,15 @@ pub struct Hit {
 /// The answer to a KNN query.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KnnReply {
-    /// One list per query vector, in order, each ascending by (score, key); one list for all where they
+    /// One list per query vector, in order, each ascending by (distance, key); one list for all where they
     /// are aggregated.
     pub results: Vec<Vec<Hit>>,
     /// Where votes were counted, those of each hit of the list. Equal ones come by their distances.
     pub votes: Vec<Votes>,
+    /// One list per query vector, where vectors are asked for: those of its hits, column by column.
+    pub vectors: Vec<Vec<VectorBatch>>,
+    /// One list per query vector, where groups are asked for: how many hits each has, which lie together.
+    pub group_rows: Vec<Vec<u32>>,
     /// True when nothing nearer can have been missed: every row was looked at.
     pub exact: bool,
     /// Live rows that were searched.

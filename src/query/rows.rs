@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::execute::{SegmentRef, View};
 use crate::cancel::CANCEL_ROWS;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::index::RowSet;
 use crate::schema::{CollectionSchema, ForwardChoice, ForwardRow, Value};
 
@@ -33,20 +33,7 @@ impl RowColumns {
     /// The columns chosen, each of which must exist and be named once.
     pub fn new(schema: &CollectionSchema, choice: &ColumnChoice) -> Result<Self> {
         let forwards = schema.check_forwards(&choice.forwards)?;
-        if choice.vectors == ["*"] {
-            return Ok(RowColumns { forwards, vectors: (0..schema.columns.len()).collect() });
-        }
-        let mut vectors = Vec::new();
-        for name in &choice.vectors {
-            let position = schema.column_position(name).ok_or_else(|| Error::ColumnNotFound {
-                collection: schema.name.clone(),
-                column: name.clone(),
-            })?;
-            if vectors.contains(&position) {
-                return Err(Error::query(format!("index column {name:?} is asked for twice")));
-            }
-            vectors.push(position);
-        }
+        let vectors = schema.check_vectors(&choice.vectors)?;
         Ok(RowColumns { forwards, vectors })
     }
 
@@ -260,6 +247,11 @@ pub(super) fn chosen(columns: Option<&[usize]>, all: impl FnOnce() -> ForwardRow
 }
 
 impl VectorBatch {
+    /// Bytes that it takes in a reply.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.data.len() + self.counts.as_ref().map_or(0, Vec::len)) as u64
+    }
+
     /// Appends what the next row has, vectors of so many bytes; `before` rows came before it.
     fn push(&mut self, vectors: &[u8], vector_bytes: usize, before: usize) {
         let count = (vectors.len() / vector_bytes.max(1)) as u32;

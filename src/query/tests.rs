@@ -56,7 +56,14 @@ fn what_nobody_waits_for_is_not_done() {
     };
     let plan = schema.check_query(request, 2).expect("a query");
     let outcomes = |cancel: &Cancel| {
-        let view = View { schema: &schema, segments: &segments, filter: None, sequence: 0, cancel };
+        let view = View {
+            schema: &schema,
+            segments: &segments,
+            filter: None,
+            hidden: &[],
+            sequence: 0,
+            cancel,
+        };
         assert!(is_short(&view, &plan));
         let limits = ReplyLimits { results_max: 100, bytes_max: 1_000 };
         let find = |place| execute(&compute, place, &view, &plan, limits, QueryProfile::default());

@@ -8,12 +8,15 @@ mod datum;
 mod effort;
 pub mod encoding;
 mod evolution;
+mod examples;
 mod factory;
 mod filter;
 mod floats;
 mod index_kind;
 mod multi;
+mod options;
 mod query;
+mod score;
 mod search;
 mod types;
 mod vector_text;
@@ -27,11 +30,14 @@ pub use collection::{
 pub use datum::{Datum, Number};
 pub use effort::{Effort, RECALL_TARGET, REFINE_K, Reach, RecallCurve, RecallPoint};
 pub use evolution::{Alteration, NewForwardColumn, NewTtl, Ttl, VERSION_COLUMN, WRITE_TIME_COLUMN};
+pub use examples::{ExampleSums, Examples};
 pub use filter::{FilterParam, RawFilter};
 pub use floats::decode_floats;
 pub use index_kind::{EffortParam, IndexKind, ListRows, Recipe};
 pub use multi::MultiVectors;
+pub use options::{Group, GroupBy, PlanOptions, QueryOptions};
 pub use query::{ForwardChoice, KnnPlan, KnnRequest, QueryVector, RawQueryVectors};
+pub use score::ScoreShape;
 pub use search::SearchParams;
 pub use types::{
     Change, Condition, Document, ElementType, ForwardRow, LsnContext, Metric, Operation, Row,

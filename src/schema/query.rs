@@ -8,6 +8,7 @@ use super::collection::{CollectionSchema, VectorColumn, check_metric};
 use super::effort::Effort;
 use super::filter::RawFilter;
 use super::index_kind::{EffortParam, IndexKind};
+use super::options::{PlanOptions, QueryOptions};
 use super::search::SearchParams;
 use super::types::{ElementType, Metric};
 use super::vector_text;
@@ -40,6 +41,8 @@ pub struct KnnRequest {
     pub forwards: ForwardChoice,
     /// Which rows may be found; `None` for all, `Err` says what could not be read of it.
     pub filter: Option<std::result::Result<RawFilter, String>>,
+    /// What else is asked for; `None` for nothing, `Err` says what could not be read of it.
+    pub options: Option<std::result::Result<QueryOptions, String>>,
 }
 
 /// Which forward values a query returns.
@@ -93,6 +96,8 @@ pub struct KnnPlan {
     pub aggregation: Option<Aggregation>,
     /// Positions in the schema of the forward columns to return; `None` for all, in schema order.
     pub forwards: Option<Vec<usize>>,
+    /// What else is asked for.
+    pub options: PlanOptions,
 }
 
 impl KnnPlan {
@@ -104,13 +109,16 @@ impl KnnPlan {
 
 impl CollectionSchema {
     /// Checks a KNN request against the schema, and that it has at most `vectors_max` query vectors.
-    pub fn check_query(&self, raw: KnnRequest, vectors_max: u32) -> Result<KnnPlan> {
+    pub fn check_query(&self, mut raw: KnnRequest, vectors_max: u32) -> Result<KnnPlan> {
         let position = self.column_position(&raw.column).ok_or_else(|| Error::ColumnNotFound {
             collection: self.name.clone(),
             column: raw.column.clone(),
         })?;
         let column = &self.columns[position];
+        let options = raw.options.take().unwrap_or_else(|| Ok(QueryOptions::default()));
+        let has_examples = options.as_ref().is_ok_and(|options| !options.examples.is_empty());
         let vectors = match raw.vectors {
+            RawQueryVectors::Missing if has_examples => Vec::new(),
             RawQueryVectors::Missing => {
                 return Err(Error::query("neither features nor matrix is set"));
             }
@@ -132,6 +140,7 @@ impl CollectionSchema {
         if raw.radius.is_some_and(f32::is_nan) {
             return Err(Error::query("radius is not a number"));
         }
+        let options = options.map_err(Error::query)?.check(self, column, &raw, vectors_max)?;
         let params = raw.params.unwrap_or_else(|| Ok(SearchParams::default()));
         let params = params.and_then(|params| params.check().map(|()| params));
         let params = params.map_err(Error::query)?;
@@ -154,13 +163,16 @@ impl CollectionSchema {
                 || matches!(column.index, IndexKind::Flat)
                 // A graph serves the metric that it was built for.
                 || metric != column.metric
-                // No number of candidates is sure to find everything.
-                || effort == Effort::Recall(1.0),
+                // No number of candidates is sure to find everything, or what is not too near.
+                || effort == Effort::Recall(1.0)
+                || options.all_within
+                || options.radius_min.is_some(),
             metric,
             effort,
             aggregation,
             refine_k: params.refine_k.or(column.index.refine_k()),
             forwards: self.check_forwards(&raw.forwards)?,
+            options,
         })
     }
 

@@ -49,7 +49,8 @@ impl Rule {
         text.trim().parse().map(Some).map_err(|_| self.broken_by(text))
     }
 
-    fn number(&self, pairs: &[(String, String)]) -> Result<Option<f32>, String> {
+    /// The number sent as text.
+    pub fn number(&self, pairs: &[(String, String)]) -> Result<Option<f32>, String> {
         let Some(text) = self.text(pairs) else { return Ok(None) };
         let number = text.trim().parse().ok().filter(|number: &f32| number.is_finite());
         number.map(Some).ok_or_else(|| self.broken_by(text))
@@ -68,7 +69,8 @@ impl Rule {
     }
 }
 
-fn text<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
+/// The value sent as text, the first where it was sent several times.
+pub(super) fn text<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
     pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
 }
 

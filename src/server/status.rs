@@ -116,6 +116,7 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::MismatchedDimension { .. } => (2023, Fixed("Mismatched Dimension")),
         Error::NotFinite { .. } => (2019, Detailed("Invalid Feature")),
         Error::MagicNumberMismatch { .. } => (2021, Fixed("Mismatched Magic Number")),
+        Error::RowNotFound { .. } => (4004, Fixed("Key Not Exist")),
         Error::InvalidQuery { .. } => (2010, Fixed("Invalid Query")),
         Error::InvalidFilter { .. } => (2010, Detailed("Invalid Query")),
         Error::InvalidArgument { .. } => (1005, Detailed("Invalid Arugment")),
@@ -170,6 +171,7 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         | Error::InvalidArgument { .. } => Code::InvalidArgument,
         Error::CollectionNotFound { .. }
         | Error::ColumnNotFound { .. }
+        | Error::RowNotFound { .. }
         | Error::AliasNotFound { .. } => Code::NotFound,
         Error::DuplicateCollection { .. } => Code::AlreadyExists,
         Error::Cancelled => Code::Cancelled,
@@ -371,6 +373,12 @@ mod tests {
                 -2021,
                 Fixed("Mismatched Magic Number"),
                 FailedPrecondition,
+            ),
+            (
+                Error::RowNotFound { collection: s(), key: 7 },
+                -4004,
+                Fixed("Key Not Exist"),
+                NotFound,
             ),
             (Error::query("x"), -2010, Fixed("Invalid Query"), InvalidArgument),
             (

@@ -5,30 +5,35 @@ use std::time::Duration;
 
 use super::super::proto::voisin_v1 as wire;
 use super::columnar::{known_element, value, wire_value};
+use super::rows::vector_columns;
 use crate::error::{Error, Result};
 use crate::query::{Hit, KnnReply, Votes};
 use crate::schema::{
-    Aggregation, AggregationKind, FilterParam, ForwardChoice, KnnRequest, Metric, RawFilter,
-    RawQueryVectors, SearchParams,
+    Aggregation, AggregationKind, Examples, FilterParam, ForwardChoice, GroupBy, KnnRequest,
+    Metric, QueryOptions, RawFilter, RawQueryVectors, ScoreShape, SearchParams, VectorColumn,
 };
 
 /// A query; its column is "" where the caller named none. What a caller may have forgotten is refused
 /// here rather than taken for something.
 pub(in crate::server) fn native_query(request: wire::QueryRequest) -> Result<KnnRequest> {
-    let Some(vectors) = request.vectors else {
-        return Err(Error::query("the query vectors are not set"));
+    let has_examples = !request.positives.is_empty() || !request.negatives.is_empty();
+    let vectors = match request.vectors {
+        Some(vectors) => vectors,
+        None if has_examples => wire::VectorColumn::default(),
+        None => return Err(Error::query("the query vectors are not set")),
     };
-    if vectors.dimension == 0 {
+    let is_named_only = has_examples && vectors.vectors.is_empty();
+    if vectors.dimension == 0 && !is_named_only {
         return Err(Error::query("the dimension of the query vectors is not set"));
-    }
-    if request.topk == 0 {
-        return Err(Error::query("topk is 0; it must be at least 1"));
     }
     let params = request.params.unwrap_or_default();
     Ok(KnnRequest {
         column: vectors.name,
         topk: request.topk,
-        vectors: RawQueryVectors::Packed(vectors.vectors),
+        vectors: match is_named_only {
+            true => RawQueryVectors::Missing,
+            false => RawQueryVectors::Packed(vectors.vectors),
+        },
         batch_count: 0,
         dimension: vectors.dimension,
         element: Some(known_element(vectors.element)),
@@ -48,7 +53,24 @@ pub(in crate::server) fn native_query(request: wire::QueryRequest) -> Result<Knn
             Some(forwards) => ForwardChoice::Named(forwards.names),
         },
         filter: filter(request.filter, request.filter_params).transpose(),
+        options: Some(score_shape(request.score).map(|score| QueryOptions {
+            all_within: request.topk == 0,
+            radius_min: request.radius_min,
+            examples: Examples { positives: request.positives, negatives: request.negatives },
+            vectors: request.return_vectors.unwrap_or_default().names,
+            group: request.group.map(|group| GroupBy { column: group.column, size: group.size }),
+            score,
+        })),
     })
+}
+
+fn score_shape(number: i32) -> std::result::Result<ScoreShape, String> {
+    match wire::ScoreShape::try_from(number) {
+        Ok(wire::ScoreShape::Distance) => Ok(ScoreShape::Distance),
+        Ok(wire::ScoreShape::Elasticsearch) => Ok(ScoreShape::Elasticsearch),
+        Ok(wire::ScoreShape::Milvus) => Ok(ScoreShape::Milvus),
+        Err(_) => Err(format!("score {number} is unknown")),
+    }
 }
 
 fn aggregation(asked: wire::Aggregation) -> std::result::Result<Aggregation, String> {
@@ -112,17 +134,24 @@ pub(super) fn wire_metric(metric: Metric) -> wire::Metric {
     }
 }
 
-/// The answer, with the names of the forward columns that every hit has values of.
+/// The answer of a collection with these index columns, with the names of the forward columns that every
+/// hit has values of.
 pub(in crate::server) fn query_reply(
     reply: KnnReply,
     forward_names: &[String],
+    columns: &[VectorColumn],
     elapsed: impl FnOnce() -> Duration,
 ) -> wire::QueryReply {
-    // Votes are of the one list that there is then.
+    // Votes are of the one list that there is then; what was not asked for has no entries.
     let votes = std::iter::once(&reply.votes[..]).chain(std::iter::repeat(&[][..]));
-    let results = reply.results.iter().zip(votes);
+    let (mut vectors, mut group_rows) = (reply.vectors.into_iter(), reply.group_rows.into_iter());
+    let results = reply.results.iter().zip(votes).map(|(found, votes)| wire::Hits {
+        vectors: vector_columns(vectors.next().unwrap_or_default(), columns),
+        group_rows: group_rows.next().unwrap_or_default(),
+        ..hits(found, votes, forward_names)
+    });
     wire::QueryReply {
-        results: results.map(|(found, votes)| hits(found, votes, forward_names)).collect(),
+        results: results.collect(),
         exact: reply.exact,
         rows: reply.rows,
         queue_us: super::query::micros(reply.profile.queue),
@@ -141,6 +170,7 @@ fn hits(hits: &[Hit], votes: &[Votes], forward_names: &[String]) -> wire::Hits {
         forwards: forward_names.iter().enumerate().map(column).collect(),
         votes: votes.iter().map(|votes| votes.count).collect(),
         confidence: votes.iter().map(|votes| votes.confidence).collect(),
+        ..Default::default()
     }
 }
 
@@ -180,6 +210,12 @@ mod tests {
                 recall_target: Some(0.5),
             }),
             forwards: Some(wire::ForwardNames { names: vec!["a".into()] }),
+            positives: vec![7, 8],
+            negatives: vec![9],
+            group: Some(wire::Group { column: "b".into(), size: 2 }),
+            score: wire::ScoreShape::Milvus.into(),
+            return_vectors: Some(wire::VectorNames { names: vec!["*".into()] }),
+            radius_min: Some(-1.5),
             aggregation: Some(wire::Aggregation {
                 kind: wire::aggregation::Kind::Votes.into(),
                 k_per_vector: 7,
@@ -202,6 +238,15 @@ mod tests {
         };
         assert_eq!(query.params, Some(Ok(params)));
         assert_eq!(query.forwards, ForwardChoice::Named(vec!["a".into()]));
+        let options = QueryOptions {
+            all_within: false,
+            radius_min: Some(-1.5),
+            examples: Examples { positives: vec![7, 8], negatives: vec![9] },
+            vectors: vec!["*".into()],
+            group: Some(GroupBy { column: "b".into(), size: 2 }),
+            score: ScoreShape::Milvus,
+        };
+        assert_eq!(query.options, Some(Ok(options)));
         let kind = AggregationKind::Votes;
         let votes = Aggregation { kind, k_per_vector: Some(7), min_votes: None };
         assert_eq!(query.aggregation, Some(Ok(votes)));
@@ -212,6 +257,7 @@ mod tests {
         let query = native_query(request()).expect("nothing is forgotten");
         assert_eq!(query.params, Some(Ok(SearchParams::default())));
         assert_eq!((query.radius, query.forwards), (None, ForwardChoice::All));
+        assert_eq!(query.options, Some(Ok(QueryOptions::default())));
         assert_eq!(query.aggregation, None);
     }
 
@@ -243,13 +289,32 @@ mod tests {
     }
 
     #[test]
+    fn query_vectors_may_be_left_out_where_there_are_examples_alone() {
+        let bare = wire::QueryRequest { vectors: None, ..request() };
+        assert!(native_query(bare.clone()).is_err());
+        let by_row = wire::QueryRequest { positives: vec![1], ..bare };
+        let query = native_query(by_row.clone()).expect("it has an example");
+        assert_eq!(query.column, "");
+        assert!(matches!(query.vectors, RawQueryVectors::Missing));
+        let name = wire::VectorColumn { name: "image".into(), ..Default::default() };
+        let named = wire::QueryRequest { vectors: Some(name.clone()), ..by_row };
+        assert_eq!(native_query(named.clone()).expect("it has an example").column, "image");
+        let without = wire::QueryRequest { positives: vec![], ..named };
+        assert!(native_query(without).is_err());
+        let all = native_query(wire::QueryRequest { topk: 0, ..request() }).expect("a query");
+        assert!(all.options.expect("options").expect("known").all_within);
+    }
+
+    #[test]
     fn what_has_no_meaning_is_carried_on_to_be_refused() {
         let mut odd = request();
         odd.metric = 99;
+        odd.score = 99;
         odd.vectors.as_mut().expect("there are vectors").element = 99;
         let query = native_query(odd).expect("the domain refuses it");
         assert_eq!(query.params, Some(Err("metric 99 is unknown".into())));
         assert_eq!(query.element, Some(Err("unknown element type 99".into())));
+        assert_eq!(query.options, Some(Err("score 99 is unknown".into())));
     }
 
     #[test]
@@ -280,12 +345,14 @@ mod tests {
         let reply = KnnReply {
             results: vec![vec![hit(7, Some(Value::Bool(true))), hit(9, None)], vec![]],
             votes: vec![Votes { count: 2, confidence: 50.0 }, Votes { count: 1, confidence: 25.0 }],
+            vectors: vec![],
+            group_rows: vec![vec![2], vec![]],
             exact: true,
             rows: 2,
             profile: QueryProfile { queue: Duration::from_micros(3), ..Default::default() },
         };
         let names = ["a".to_owned(), "b".to_owned()];
-        let reply = query_reply(reply, &names, || Duration::from_micros(8));
+        let reply = query_reply(reply, &names, &[], || Duration::from_micros(8));
         assert_eq!((reply.exact, reply.rows, reply.queue_us, reply.elapsed_us), (true, 2, 3, 8));
         let [first, second] = &reply.results[..] else { panic!("two query vectors") };
         assert_eq!((&first.keys[..], &first.scores[..]), (&[7, 9][..], &[7.0, 9.0][..]));
@@ -294,6 +361,7 @@ mod tests {
         let column = |name: &str, values| wire::ForwardColumn { name: name.into(), values };
         let expected = [column("a", vec![unset(), unset()]), column("b", vec![set, unset()])];
         assert_eq!(first.forwards, expected);
+        assert_eq!((&first.group_rows, first.vectors.len()), (&vec![2], 0));
         assert_eq!(second.forwards, [column("a", vec![]), column("b", vec![])]);
         assert!(second.keys.is_empty() && second.scores.is_empty() && second.votes.is_empty());
         assert_eq!((&first.votes[..], &first.confidence[..]), (&[2, 1][..], &[50.0, 25.0][..]));

@@ -9,7 +9,7 @@ use super::{element, generic_value, pairs};
 use crate::error::{Error, Result};
 use crate::query::{Hit, QueryProfile};
 use crate::schema::{
-    Aggregation, ForwardChoice, KnnRequest, RawFilter, RawQueryVectors, SearchParams,
+    Aggregation, ForwardChoice, KnnRequest, QueryOptions, RawFilter, RawQueryVectors, SearchParams,
 };
 
 use proxima::query_request::knn_query_param::FeaturesValue;
@@ -50,6 +50,7 @@ pub(in crate::server) fn knn_request(wire: proxima::QueryRequest) -> Result<KnnR
         aggregation: Aggregation::from_text(&params),
         forwards: ForwardChoice::All,
         filter: RawFilter::from_text(&params).transpose(),
+        options: Some(QueryOptions::from_text(&params)),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use super::super::proto::voisin_v1 as wire;
 use super::columnar::{element_type, wire_value};
-use crate::query::{ColumnChoice, RowBatch, RowColumns};
-use crate::schema::{CollectionSchema, ForwardChoice};
+use crate::query::{ColumnChoice, RowBatch, RowColumns, VectorBatch};
+use crate::schema::{CollectionSchema, ForwardChoice, VectorColumn};
 
 /// The columns that a caller wants of rows.
 pub(in crate::server) fn column_choice(
@@ -30,8 +30,20 @@ pub(in crate::server) fn rows(
         let values = forwards.iter().map(|row| wire_value(row.get(position).cloned().flatten()));
         wire::ForwardColumn { name: name.to_owned(), values: values.collect() }
     };
-    let vectors = vectors.into_iter().map(|batch| {
-        let column = &schema.columns[batch.column];
+    wire::Rows {
+        keys,
+        forwards: columns.forward_names(schema).into_iter().enumerate().map(forward).collect(),
+        vectors: vector_columns(vectors, &schema.columns),
+    }
+}
+
+/// The vectors of rows, of the collection's index columns.
+pub(super) fn vector_columns(
+    batches: Vec<VectorBatch>,
+    columns: &[VectorColumn],
+) -> Vec<wire::VectorColumn> {
+    let column = |batch: VectorBatch| {
+        let column = &columns[batch.column];
         wire::VectorColumn {
             name: column.name.clone(),
             element: element_type(column.element).into(),
@@ -39,10 +51,6 @@ pub(in crate::server) fn rows(
             vectors: batch.data.into(),
             counts: batch.counts.unwrap_or_default(),
         }
-    });
-    wire::Rows {
-        keys,
-        forwards: columns.forward_names(schema).into_iter().enumerate().map(forward).collect(),
-        vectors: vectors.collect(),
-    }
+    };
+    batches.into_iter().map(column).collect()
 }

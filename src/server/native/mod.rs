@@ -177,23 +177,22 @@ fn answer<T>(call: &'static str, outcome: Result<T>) -> Reply<T> {
 /// Answers one query.
 async fn search(
     database: &Database,
-    mut request: QueryRequest,
+    request: QueryRequest,
     started: Instant,
 ) -> Result<QueryReply> {
     let collection = database.collection(&request.collection)?;
     let schema = collection.schema();
-    if let Some(vectors) = &mut request.vectors
-        && vectors.name.is_empty()
-    {
-        vectors.name = only_column(schema)?.to_owned();
+    let mut query = convert::native_query(request)?;
+    if query.column.is_empty() {
+        query.column = only_column(schema)?.to_owned();
     }
-    let query = convert::native_query(request)?;
     let forward_names = match &query.forwards {
         ForwardChoice::All => schema.forward_columns.clone(),
         ForwardChoice::Named(names) => names.clone(),
     };
     let reply = collection.query(query).await?;
-    Ok(convert::query_reply(reply, &forward_names, || started.elapsed()))
+    let elapsed = || started.elapsed();
+    Ok(convert::query_reply(reply, &forward_names, &schema.columns, elapsed))
 }
 
 /// The index column of a collection that has one.
