@@ -15,7 +15,7 @@ use voisin::server::proto::proxima::{self, proxima_service_client::ProximaServic
 use voisin::server::proto::voisin_v1::alter_collection_request::Expiry;
 use voisin::server::proto::voisin_v1::{
     AlterCollectionRequest, CountRequest, CreateCollectionRequest, DeleteRequest, ElementType,
-    FilterValue, ForwardColumn, ForwardColumnInfo, ForwardNames, GetRequest, Operation,
+    FilterValue, ForwardColumn, ForwardColumnInfo, ForwardNames, GetRequest, Group, Operation,
     QueryRequest, ReadRequest, ScrollRequest, StatsRequest, Ttl, Value, ValueType,
     VectorColumnInfo, WriteAck, WriteRequest, filter_value, value::Kind,
 };
@@ -222,6 +222,25 @@ async fn rows_are_not_found_from_the_moment_they_expire_and_deleted_soon() {
     assert_eq!(keys(&served, "").await, current);
     assert_eq!(count(&served, "").await, 600);
     assert_eq!(count(&served, "n < 300").await, 200);
+    let asked = QueryRequest {
+        collection: NAME.into(),
+        vectors: Some(vectors("v", 0..1)),
+        ..Default::default()
+    };
+    let by_rows =
+        |positives| QueryRequest { vectors: None, positives, topk: u32::MAX, ..asked.clone() };
+    let refused = served.voisin().query(by_rows(vec![1, 0])).await.expect_err("0 has expired");
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    let all = QueryRequest { radius: Some(f32::INFINITY), ..asked.clone() };
+    let group = Some(Group { column: "n".into(), size: 2 });
+    let groups = QueryRequest { topk: 900, group, ..asked.clone() };
+    for (request, expected) in
+        [(all, &current[..]), (groups, &current[..]), (by_rows(vec![1]), &current[1..])]
+    {
+        let mut reply = served.voisin().query(request).await.expect("an answer").into_inner();
+        reply.results[0].keys.sort_unstable();
+        assert_eq!(reply.results[0].keys, expected);
+    }
     let request =
         GetRequest { collection: NAME.into(), keys: vec![0, 1, 2, 3], ..Default::default() };
     let rows = served.voisin().get(request).await.expect("rows").into_inner();
