@@ -21,7 +21,7 @@ use voisin::index::RowSet;
 use voisin::query::{KnnReply, RowFilter, SegmentRef};
 use voisin::schema::{
     Aggregation, AggregationKind, ElementType, KnnRequest, Metric, NewCollection, Operation,
-    RawQueryVectors, RawRow, RawVector, RawVectorMeta, RawWrite, SearchParams, Value,
+    RawFilter, RawQueryVectors, RawRow, RawVector, RawVectorMeta, RawWrite, SearchParams, Value,
 };
 use voisin::simd::Query;
 use voisin::storage::{TestDisk, Unsynced};
@@ -642,6 +642,77 @@ fn rows_without_vectors_are_not_found_by_them() {
             assert_eq!(ask(&collection, &sums).await.unwrap().results[0].len(), 60);
             collection.settle();
         }
+        database.close();
+    });
+}
+
+/// Rows whose vectors are many lie in smaller batches: what filters let through, and what is known of the
+/// values of their columns, goes by these.
+#[test]
+fn filters_let_through_rows_of_many_vectors_in_any_batch() {
+    runtime().block_on(async {
+        const DIMENSION: u32 = 256;
+        let mut config = busy_config(Durability::Process);
+        config.storage.log_file_bytes = 64 << 20;
+        config.segment.seal_rows_max = 3_000;
+        config.segment.filter_index_rows_min = 0;
+        let database = open(&TestDisk::new(), &config).unwrap();
+        let mut model = Model::new(ElementType::Fp32, Metric::SquaredEuclidean, DIMENSION);
+        let mut new = declared(&model, &[("index_type", "FLAT")]);
+        new.forward_columns = vec!["n".into()];
+        database.create_collection(new).await.unwrap();
+        let collection = database.collection(NAME).unwrap();
+        let mut rng = StdRng::seed_from_u64(8);
+        let number = |key: u64| (key * key) as i64 % 997 + (key / 500) as i64 * 1_000;
+        model.rows =
+            (0..5_000).map(|key| (key, some(&model, 1 + key as usize % 5, &mut rng))).collect();
+        for keys in (0..5_000).collect::<Vec<u64>>().chunks(500) {
+            let meta = RawVectorMeta {
+                column: "v".into(),
+                element: Ok(ElementType::Fp32),
+                dimension: DIMENSION,
+            };
+            let rows = keys.iter().map(|key| RawRow {
+                forward: vec![Some(Value::Int64(number(*key)))],
+                ..put(*key, Operation::Insert, &model.rows[key])
+            });
+            let raw = RawWrite {
+                forward_names: vec!["n".into()],
+                vector_metas: vec![meta],
+                rows: rows.collect(),
+            };
+            assert_eq!(collection.write(raw, None).await.unwrap().failures, []);
+        }
+        let asked = some(&model, 1, &mut rng);
+        for _ in 0..3 {
+            collection.settle();
+            for (low, high) in [
+                (0, 10_000),
+                (3_200, 3_300),
+                (4_990, 5_010),
+                (6_100, 6_900),
+                (9_000, 9_999),
+                (500, 501),
+            ] {
+                let text = format!("n >= {low} and n < {high}");
+                let request = KnnRequest {
+                    column: "v".into(),
+                    topk: 100_000,
+                    vectors: RawQueryVectors::Packed(asked[0].clone()),
+                    filter: Some(Ok(RawFilter { text, params: Vec::new() })),
+                    ..KnnRequest::default()
+                };
+                let reply = collection.query(request).await.unwrap();
+                let is_in = |key: &u64| (low..high).contains(&number(*key));
+                let expected = model.nearest(&asked[0], usize::MAX);
+                let expected: Vec<_> = expected.into_iter().filter(|(key, _)| is_in(key)).collect();
+                assert_eq!(pairs(&reply, 0), expected, "{low} to {high}");
+            }
+            // What filters asked for is made.
+            collection.tick();
+        }
+        let largest = collection.stats().segments.iter().map(|segment| segment.live_rows).max();
+        assert!(largest >= Some(4_000), "several batches: {largest:?}");
         database.close();
     });
 }

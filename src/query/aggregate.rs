@@ -1,5 +1,8 @@
 //! One ranked list of rows from what several query vectors find.
 
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
 use hashbrown::HashMap;
 use rayon::prelude::*;
 
@@ -67,8 +70,10 @@ impl Search<'_> {
         proposed.sort_unstable();
         proposed.dedup();
         // What nobody proposes may still have a higher sum.
-        self.walked.store(true, std::sync::atomic::Ordering::Relaxed);
-        Ok(scorer.of(&proposed))
+        self.walked.store(true, Ordering::Relaxed);
+        let best = scorer.of(&proposed);
+        self.cancel.check()?;
+        Ok(best)
     }
 
     /// Rows that may be found, deleted ones included.
@@ -88,7 +93,8 @@ struct MaxSim<'a> {
 }
 
 impl MaxSim<'_> {
-    /// Minus the sum of the best similarities of a row; `None` for a row without a vector.
+    /// Minus the sum of the best similarities of a row; `None` for a row without a vector, and when nobody
+    /// waits for it any more.
     fn score(&self, (segment, row): Place, scores: &mut Vec<f32>) -> Option<f32> {
         let plan = self.search.plan;
         let vectors = self.search.segments[segment as usize].vectors_of(plan.column, row)?;
@@ -97,7 +103,7 @@ impl MaxSim<'_> {
         scores.resize(count, 0.0);
         let mut sum = 0.0;
         for query in &self.queries {
-            if !query.distances(vectors, scores) {
+            if self.search.cancel.is_set() || !query.distances(vectors, scores) {
                 return None;
             }
             // Ignores what is not a number.
@@ -134,7 +140,7 @@ impl MaxSim<'_> {
                     .map(|first| (position, first as u32..(first + each).min(rows) as u32)),
             );
         }
-        let of_task = |scores: &mut Vec<f32>, (position, rows): (usize, std::ops::Range<u32>)| {
+        let of_task = |scores: &mut Vec<f32>, (position, rows): (usize, Range<u32>)| {
             let segment = &search.segments[position];
             let allowed: Option<&RowSet> = search.allowed.map(|sets| &*sets[position]);
             let mut top = TopK::new(search.plan.topk, search.plan.radius);

@@ -14,7 +14,7 @@ use super::column_index::{graph_params, trained_params};
 use super::column_vectors::ColumnVectors;
 use super::graph_job::GraphJob;
 use super::growing::GrowingView;
-use super::rows_file::{BATCH_ROWS, KindSet, NODES_MAX, RowsFile, RowsWriter};
+use super::rows_file::{BATCH_ROWS, BATCH_ROWS_MIN, KindSet, NODES_MAX, RowsFile, RowsWriter};
 use super::sealed::{Sealed, SegmentContext, map_verified, segment_folder};
 use super::trained_job::TrainedJob;
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ use crate::schema::{ForwardRow, RecallCurve};
 use crate::storage::ChecksumWriter;
 
 /// Bytes of vectors of a batch of rows that have many.
-const BATCH_BYTES: usize = 64 << 20;
+const BATCH_BYTES: usize = 8 << 20;
 
 /// A segment whose rows go into a new one.
 #[derive(Debug, Clone)]
@@ -249,8 +249,8 @@ fn write_rows(
     Ok(FileEntry { name, bytes, crc32c })
 }
 
-/// Rows of a batch: fewer, down to one, where rows have many vectors, so that a batch of them fits into
-/// [`BATCH_BYTES`].
+/// Rows of a batch: fewer, down to [`BATCH_ROWS_MIN`], where rows have many vectors, so that those of a
+/// batch fit into [`BATCH_BYTES`].
 fn batch_rows(context: &SegmentContext, all: &[(&MergeSource, u32)]) -> usize {
     let columns = context.schema.columns.iter().enumerate();
     let multi: Vec<usize> =
@@ -262,11 +262,12 @@ fn batch_rows(context: &SegmentContext, all: &[(&MergeSource, u32)]) -> usize {
         multi.iter().filter_map(|column| source.vectors_of(*column, *row)).map(<[u8]>::len).sum()
     };
     let bytes: Vec<usize> = all.iter().map(bytes).collect();
-    let halves = std::iter::successors(Some(BATCH_ROWS), |rows| Some(rows / 2));
-    let fits = |rows: &usize| {
-        *rows == 1 || bytes.chunks(*rows).all(|batch| batch.iter().sum::<usize>() <= BATCH_BYTES)
-    };
-    halves.take_while(|rows| *rows > 0).find(fits).unwrap_or(1)
+    let mut rows = BATCH_ROWS;
+    let is_large = |batch: &[usize]| batch.iter().sum::<usize>() > BATCH_BYTES;
+    while rows > BATCH_ROWS_MIN && bytes.chunks(rows).any(is_large) {
+        rows /= 2;
+    }
+    rows
 }
 
 fn gather(context: &SegmentContext, chunk: &[(&MergeSource, u32)]) -> Result<Rows> {

@@ -7,7 +7,7 @@ use arrow_array::{Array, ArrayRef, BooleanArray, LargeBinaryArray, LargeStringAr
 use arrow_buffer::NullBuffer;
 use arrow_schema::DataType;
 
-use super::rows_file::{BATCH_ROWS, RowsFile};
+use super::rows_file::RowsFile;
 use crate::schema::{Datum, Number};
 
 /// Rows of a word of a bitmap.
@@ -16,8 +16,10 @@ const WORD: usize = u64::BITS as usize;
 /// A forward column, or the primary keys, of a segment.
 #[derive(Debug)]
 pub struct ForwardColumn<'a> {
-    /// The batches in row order; all but the last have the same number of rows, a multiple of 64.
+    /// The batches in row order; all but the last have the same number of rows.
     pub batches: Vec<ForwardBatch<'a>>,
+    /// That number: a power of two, 64 at least.
+    pub batch_rows: usize,
 }
 
 /// The values of a run of rows.
@@ -156,7 +158,7 @@ impl<'a> ForwardColumn<'a> {
         };
         let batches = file.batches.iter();
         let batches = batches.map(|found| batch(found.rows.len(), found.column(column)));
-        ForwardColumn { batches: batches.collect() }
+        ForwardColumn { batches: batches.collect(), batch_rows: file.batch_rows() }
     }
 
     /// The primary keys, as if they were a forward column.
@@ -165,12 +167,12 @@ impl<'a> ForwardColumn<'a> {
             rows: batch.rows.len(),
             parts: vec![Part { values: Values::UInt64(&batch.rows.keys), present: None }],
         });
-        ForwardColumn { batches: batches.collect() }
+        ForwardColumn { batches: batches.collect(), batch_rows: file.batch_rows() }
     }
 
     /// The value of a row.
     pub fn datum(&self, row: u32) -> Datum<'a> {
-        let batch = self.batches.get(row as usize / BATCH_ROWS);
-        batch.map_or(Datum::Null, |batch| batch.datum(row as usize % BATCH_ROWS))
+        let batch = self.batches.get(row as usize / self.batch_rows);
+        batch.map_or(Datum::Null, |batch| batch.datum(row as usize % self.batch_rows))
     }
 }

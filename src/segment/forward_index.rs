@@ -13,7 +13,7 @@ use super::forward_column::{ForwardColumn, Part, Values};
 use crate::error::Result;
 use crate::schema::{Datum, Number};
 
-/// Rows of a zone.
+/// Rows of a zone, where a batch has so many.
 pub const ZONE_ROWS: usize = 4_096;
 /// Bytes of memory for a row: kept, and beside them while rows are sorted.
 const ROW_BYTES: u64 = 4;
@@ -72,7 +72,7 @@ impl ForwardIndex {
     }
 }
 
-/// What the numbers of a run of [`ZONE_ROWS`] rows are.
+/// What the numbers of a zone's rows are.
 #[derive(Debug, Clone, Copy)]
 pub struct Zone {
     /// The lowest and the highest that is not NaN; `None` where there is none.
@@ -85,6 +85,8 @@ pub struct Zone {
 #[derive(Debug)]
 pub struct Zones {
     zones: Box<[Zone]>,
+    /// Rows of a zone: [`ZONE_ROWS`], or of a batch where that has fewer.
+    rows: usize,
 }
 
 impl Zones {
@@ -93,12 +95,12 @@ impl Zones {
             let starts = (0..batch.rows).step_by(ZONE_ROWS);
             starts.map(|start| zone(&batch.parts, start, (start + ZONE_ROWS).min(batch.rows)))
         });
-        Zones { zones: batches.collect() }
+        Zones { zones: batches.collect(), rows: ZONE_ROWS.min(column.batch_rows) }
     }
 
-    /// The zone that begins at a row, a multiple of [`ZONE_ROWS`].
+    /// The zone that begins at a row.
     pub fn at(&self, first_row: usize) -> Option<&Zone> {
-        self.zones.get(first_row / ZONE_ROWS)
+        self.zones.get(first_row / self.rows)
     }
 }
 

@@ -45,6 +45,8 @@ const FORMAT: &str = "1";
 const FORMAT_MULTI: &str = "2";
 /// Where the metadata of such a file says how many rows a batch has.
 const BATCH_ROWS_KEY: &str = "voisin.batch_rows";
+/// Rows of a batch at least, that bitmaps over all rows and over those of a batch share their words.
+pub(super) const BATCH_ROWS_MIN: usize = u64::BITS as usize;
 /// Vectors of a column: nodes are counted in 32 bits.
 pub(super) const NODES_MAX: usize = u32::MAX as usize - 1;
 
@@ -430,7 +432,8 @@ impl RowsFile {
             FORMAT => Some(BATCH_ROWS),
             _ => file_schema.metadata().get(BATCH_ROWS_KEY).and_then(|rows| rows.parse().ok()),
         };
-        let fits = |rows: &usize| rows.is_power_of_two() && *rows <= BATCH_ROWS;
+        let fits =
+            |rows: &usize| rows.is_power_of_two() && (BATCH_ROWS_MIN..=BATCH_ROWS).contains(rows);
         let batch_rows = batch_rows.filter(fits);
         let batch_rows =
             batch_rows.ok_or_else(|| damaged(format!("{BATCH_ROWS_KEY} is no number of rows")))?;
@@ -450,6 +453,11 @@ impl RowsFile {
             file.batches.push(batch);
         }
         Ok(file)
+    }
+
+    /// Rows of every batch but the last, which may have fewer.
+    pub(super) fn batch_rows(&self) -> usize {
+        1 << self.batch_shift
     }
 
     /// The batch that holds a row, and the row's place in it.
