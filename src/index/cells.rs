@@ -3,7 +3,7 @@
 //! Where few nodes may be found, a walk spends its time on the others. The rows of the cells nearest
 //! to the query are looked at instead (an inverted file: Jegou et al., "Product quantization for
 //! nearest neighbor search", 2011), each tried against a bitmap first. Cells are not kept in a file:
-//! assigning a million nodes takes about as long as reading them.
+//! they are assigned anew in the background when a segment is opened.
 
 use std::sync::atomic::Ordering;
 
@@ -142,7 +142,7 @@ fn measure<S: Space>(
             return None;
         }
         let node = (place * nodes / SAMPLE) as u32;
-        space.set(center, node);
+        space.ask(center, node);
         let mut ranks = Vec::new();
         space.rank(center, &among, &mut ranks);
         let others = ranks.into_iter().zip(&among).filter(|(_, other)| **other != node);

@@ -33,6 +33,10 @@ pub trait Space: Sync {
     /// Makes a node the center.
     fn set(&self, center: &mut Self::Center, node: u32);
 
+    /// Makes a query with a node's vector the center: ranks are then in the order of scores, which for
+    /// inner products is another than that of distances to the node.
+    fn ask(&self, center: &mut Self::Center, node: u32);
+
     /// Replaces `ranks` by one rank for each id, smaller for nearer, never NaN. Ranks of different
     /// centers can be compared.
     fn rank(&self, center: &Self::Center, ids: &[u32], ranks: &mut Vec<f32>);
@@ -116,6 +120,11 @@ impl Space for CodeSpace<'_> {
         center.lift = self.lifts.get(node as usize).copied().unwrap_or(0.0);
     }
 
+    fn ask(&self, center: &mut CodeCenter, node: u32) {
+        self.set(center, node);
+        center.lift = 0.0;
+    }
+
     #[inline]
     fn rank(&self, center: &CodeCenter, ids: &[u32], ranks: &mut Vec<f32>) {
         let codes = self.codes;
@@ -179,6 +188,11 @@ impl<V: Vectors> Space for RowSpace<'_, V> {
     fn set(&self, center: &mut RowCenter, node: u32) {
         center.query = query_of(self.column, self.vectors.vector(node));
         center.lift = self.lifts.get(node as usize).copied().unwrap_or(0.0);
+    }
+
+    fn ask(&self, center: &mut RowCenter, node: u32) {
+        self.set(center, node);
+        center.lift = 0.0;
     }
 
     fn rank(&self, center: &RowCenter, ids: &[u32], ranks: &mut Vec<f32>) {

@@ -72,6 +72,11 @@ impl RecallCurve {
         asked.or(self.refine_k).unwrap_or(REFINE_K)
     }
 
+    /// True where [`RecallCurve::is_far`] and [`RecallCurve::is_farther`] can tell anything.
+    pub fn tells_far(&self) -> bool {
+        self.power().is_some()
+    }
+
     /// True when the `k`-th of the nearest rows of which only a `share` (0 to 1) may be found is farther
     /// than such rows are from each other: then the query is away from all of them, and what was
     /// measured does not hold for it.

@@ -36,6 +36,13 @@ const MOSTLY: f64 = 0.18;
 const AMONG: f64 = 1.5;
 /// How many times what is wanted is expected among the nodes of a walk that leaves others out.
 const EXPECTED: f64 = 1.5;
+/// Where scores do not tell what is far: rows are elsewhere when near the query there are fewer of them
+/// than this share of what there would be were they anywhere.
+const SPARSE_NEAR: f64 = 0.75;
+/// The same, when more than one of so many of those found come from the farther half of the cells.
+const LATE: usize = 20;
+/// Nodes near the query that are looked at to tell that.
+const NEAR_MAX: usize = 4_096;
 /// Rows ranked at once.
 const RUN: usize = 32;
 
@@ -220,15 +227,29 @@ impl<'a> Finding<'a> {
         }
         let ef = (ef as f64 * AMONG) as usize;
         found.clear();
+        let tells_far = self.index.recall.tells_far();
+        let mut is_elsewhere = false;
         match cells {
-            Some(cells) => found = self.look_into(cells, allowed, (graph, share), ranker),
-            None => self.walk_admitted(allowed, graph, ranker, (ef, 0), &mut found),
+            Some(cells) => {
+                let is_local;
+                (found, is_local) = self.look_into(cells, allowed, (graph, share), ranker);
+                is_elsewhere = !tells_far && !is_local;
+            }
+            None => {
+                if !tells_far {
+                    let near = self.count_near(allowed, (graph, share), ranker);
+                    is_elsewhere = self.is_sparse(near, share);
+                }
+                if !is_elsewhere {
+                    self.walk_admitted(allowed, graph, ranker, (ef, 0), &mut found);
+                }
+            }
         }
-        if found.len() >= k && !self.is_far(&found, share) {
+        if found.len() >= k && !is_elsewhere && !self.is_far(&found, share) {
             return Some(found);
         }
         // Where the query is, rows may be farther from each other than elsewhere.
-        if found.len() >= k {
+        if found.len() >= k && tells_far {
             let mut near = Vec::new();
             graph.search(ranker, ef, |id| self.take(id, self.index.row(id), &mut near));
             if !self.is_farther(&found, &near, share) {
@@ -236,7 +257,7 @@ impl<'a> Finding<'a> {
             }
         }
         // What is allowed is elsewhere. Few are sooner looked at one by one.
-        if cells.is_none() {
+        if cells.is_none() && tells_far {
             found.clear();
             self.walk_admitted(allowed, graph, ranker, (ef, SEEDS), &mut found);
             if found.len() >= k && !self.is_far(&found, share) {
@@ -320,7 +341,17 @@ impl<'a> Finding<'a> {
             effort = effort.saturating_mul(4).min(most);
         };
         let Some(allowed) = search.allowed else { return Ok(Some(found)) };
-        if found.len() >= search.k && !self.is_far(&found, share) {
+        let is_elsewhere = match index.recall.tells_far() {
+            true => self.is_far(&found, share),
+            // What is near the query says whether what may be found is there.
+            false => {
+                let near = self.near_wanted(share);
+                let near = trained.search(search.vector, near, effort, None)?;
+                let met = near.iter().filter(|id| admits(**id)).count();
+                self.is_sparse((met, near.len()), share / self.live)
+            }
+        };
+        if found.len() >= search.k && !is_elsewhere {
             return Ok(Some(found));
         }
         Ok(self.can_look_at_each().then(|| self.look_at_each(allowed, ranker)))
@@ -346,25 +377,67 @@ impl<'a> Finding<'a> {
         look.into_nearest()
     }
 
-    /// The nearest of the allowed nodes in the cells near the query.
+    /// How many of the nodes nearest to the query are allowed, and how many these are.
+    fn count_near(
+        &self,
+        allowed: &RowSet,
+        (graph, share): (&HnswGraph, f64),
+        ranker: &impl Ranker,
+    ) -> (usize, usize) {
+        let (mut met, mut looked_at) = (0, 0);
+        graph.search(ranker, self.near_wanted(share), |id| {
+            let row = self.index.row(id);
+            looked_at += 1;
+            met += usize::from(allowed.contains(row) && self.is_live(row));
+            true
+        });
+        (met, looked_at)
+    }
+
+    /// Nodes near the query among which there are twice as many as wanted, were the allowed ones anywhere.
+    fn near_wanted(&self, share: f64) -> usize {
+        ((2.0 * self.search.k as f64 / share) as usize).clamp(1, NEAR_MAX)
+    }
+
+    /// True when fewer nodes were met than there would be were the allowed ones anywhere, of so many
+    /// looked at near the query.
+    fn is_sparse(&self, (met, looked_at): (usize, usize), share: f64) -> bool {
+        (met as f64) < SPARSE_NEAR * share * self.live * looked_at as f64
+    }
+
+    /// The nearest of the allowed nodes in the cells near the query, and whether these are as many as they
+    /// would be were they anywhere, and the nearest of them in the nearest cells: else there may be nearer
+    /// ones in other cells.
     fn look_into(
         &self,
         cells: &Cells,
         allowed: &RowSet,
         (graph, share): (&HnswGraph, f64),
         ranker: &impl Ranker,
-    ) -> Vec<u32> {
+    ) -> (Vec<u32>, bool) {
+        let (mut met, mut looked_at, mut cell) = (0, 0, 0);
+        let mut late = Vec::new();
         let probes = cells.probes(self.search.effort, self.search.k, share);
         let mut look = Look::new(ranker, self.finalists);
         cells.search(graph, ranker, probes, |members| {
+            looked_at += members.len();
+            cell += 1;
             for id in members {
                 let row = self.index.row(*id);
                 if allowed.contains(row) && (self.live == 1.0 || self.is_live(row)) {
+                    met += 1;
                     look.at(*id);
+                    if cell > probes / 2 {
+                        late.push(*id);
+                    }
                 }
             }
         });
-        look.into_nearest()
+        let (found, k) = (look.into_nearest(), self.search.k);
+        late.sort_unstable();
+        let late = found.iter().take(k).filter(|id| late.binary_search(id).is_ok()).count();
+        let is_all = looked_at == graph.len();
+        (found, is_all || late <= k / LATE && !self.is_sparse((met, looked_at), share))
     }
 
     /// True when what was found is farther away than what is nearest to the query tells, where only a
