@@ -437,6 +437,27 @@ fn any_words() -> impl Strategy<Value = String> {
     proptest::collection::vec(word, 0..24).prop_map(|words| words.join(" "))
 }
 
+/// A text as it stands, with some of its characters left out, doubled, or others in their place.
+fn any_damaged() -> impl Strategy<Value = String> {
+    let edit = (
+        any::<prop::sample::Index>(),
+        0..4usize,
+        "[\\PC'\"`(){}\\[\\]\\\\%_0-9.eE+-]{0,2}",
+        0..3usize,
+    );
+    (any_tree(), proptest::collection::vec(edit, 1..6)).prop_map(|(tree, edits)| {
+        let mut text: Vec<char> = tree.to_string().chars().collect();
+        for (at, removed, added, doubled) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + removed).min(text.len());
+            let taken: Vec<char> = text.drain(at..end).collect();
+            let put = added.chars().chain(taken.repeat(doubled));
+            text.splice(at..at, put.collect::<Vec<char>>());
+        }
+        text.into_iter().collect()
+    })
+}
+
 /// Reads a text; what is refused is refused at a character of it.
 fn read_any(text: &str) {
     let given = params(&[("p", FilterParam::One(Value::Int32(1)))]);
@@ -468,6 +489,11 @@ proptest! {
     fn any_text_is_read_or_refused(text in "\\PC{0,40}", raw in any::<String>()) {
         read_any(&text);
         read_any(&raw);
+    }
+
+    #[test]
+    fn any_damaged_text_is_read_or_refused(text in any_damaged()) {
+        read_any(&text);
     }
 
     #[test]
