@@ -6,6 +6,7 @@ mod compaction;
 mod expiry;
 mod lsn;
 mod maintenance;
+mod querying;
 mod reading;
 mod recovery;
 mod removal;
@@ -17,28 +18,20 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::cancel::Cancel;
 use crate::compute::Compute;
 use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::query::filter::{Both, Filter};
-use crate::query::{
-    Hit, KnnReply, Place, QueryProfile, ReplyLimits, RowFilter, View, execute, is_short,
-};
-use crate::schema::{
-    Change, CollectionSchema, KnnPlan, KnnRequest, LsnContext, RawFilter, RawWrite, Row,
-};
+use crate::schema::{Change, CollectionSchema, LsnContext, RawWrite, Row};
 use crate::segment::{ForwardStore, SegmentContext};
 use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
 
-use by_rows::Moment;
 use expiry::Expiry;
 use maintenance::Lane;
 use reading::Scrolls;
@@ -378,127 +371,6 @@ impl Collection {
             self.queue.refuse_all(error);
         }
         true
-    }
-
-    /// Answers a KNN query.
-    pub async fn query(self: &Arc<Self>, request: KnnRequest) -> Result<KnnReply> {
-        self.query_among(request, None).await
-    }
-
-    /// A filter over this collection's columns.
-    pub fn filter(&self, raw: &RawFilter) -> Result<SharedFilter> {
-        Ok(Arc::new(Filter::parse(&raw.text, &raw.params, &self.schema)?))
-    }
-
-    /// [`Collection::query`] among the rows that a filter lets through, beside its own. At least `topk`
-    /// rows are found where that many are live and let through.
-    pub async fn query_among(
-        self: &Arc<Self>,
-        mut request: KnnRequest,
-        filter: Option<SharedFilter>,
-    ) -> Result<KnnReply> {
-        let started = Instant::now();
-        self.check_open()?;
-        let own = request.filter.take().transpose().map_err(Error::query)?;
-        let mut plan = self.schema.check_query(request, self.config.limits.query_vectors_max)?;
-        let asked_for = self.expiry.as_ref().and_then(|expiry| expiry.widen(&mut plan));
-        let own = own.map(|raw| self.filter(&raw)).transpose()?;
-        let filter = match (filter, own) {
-            (Some(given), Some(own)) => Some(Arc::new(Both(given, own)) as SharedFilter),
-            (given, own) => given.or(own),
-        };
-        // Of everything, all is found at the first try.
-        let filter = if plan.options.all_within { self.among_current(filter)? } else { filter };
-        let mut profile = QueryProfile { validate: started.elapsed(), ..QueryProfile::default() };
-        let mut moment = Moment::of(self.published.snapshot());
-        let is_by_rows = !plan.options.examples.is_empty();
-        // Handing a short query to another thread and back would cost more than the search. A caller
-        // who asks on and on makes room for others now and then.
-        tokio::task::consume_budget().await;
-        if !is_by_rows {
-            let (among, never) = (filter.as_ref(), Cancel::default());
-            let reply = self.search(Place::Socket, &never, &plan, among, &moment, profile)?;
-            if let Some(reply) = reply {
-                return Ok(reply.with_forwards(asked_for));
-            }
-        }
-        let queued = Instant::now();
-        let collection = self.clone();
-        self.compute
-            .search(move |cancel| {
-                profile.queue = queued.elapsed();
-                if is_by_rows {
-                    moment = collection.resolve(&mut plan, cancel)?;
-                }
-                let (place, among) = (Place::Search, filter.as_ref());
-                let reply = collection.search(place, cancel, &plan, among, &moment, profile)?;
-                if among.is_some() {
-                    collection.schedule_forward_indexes();
-                }
-                let reply = reply.ok_or_else(|| Error::internal("a search was cut short"))?;
-                Ok(reply.with_forwards(asked_for))
-            })
-            .await
-    }
-
-    fn search(
-        &self,
-        place: Place,
-        cancel: &Cancel,
-        plan: &KnnPlan,
-        filter: Option<&SharedFilter>,
-        moment: &Moment,
-        profile: QueryProfile,
-    ) -> Result<Option<KnnReply>> {
-        let reply = self.search_among(place, cancel, plan, filter, moment, profile)?;
-        let is_among =
-            |expiry: &Expiry, reply: &KnnReply| expiry.is_among(plan, &reply.results, now());
-        match (&self.expiry, &reply) {
-            (Some(expiry), Some(found)) if is_among(expiry, found) => {}
-            _ => return Ok(reply),
-        }
-        match place {
-            Place::Socket => Ok(None),
-            Place::Search => {
-                let filter = self.among_current(filter.cloned())?;
-                self.search_among(place, cancel, plan, filter.as_ref(), moment, profile)
-            }
-        }
-    }
-
-    fn search_among(
-        &self,
-        place: Place,
-        cancel: &Cancel,
-        plan: &KnnPlan,
-        filter: Option<&SharedFilter>,
-        moment: &Moment,
-        profile: QueryProfile,
-    ) -> Result<Option<KnnReply>> {
-        let filter = filter.map(|filter| &**filter as &dyn RowFilter);
-        let limits = ReplyLimits {
-            results_max: u64::from(self.config.limits.query_results_max),
-            bytes_max: self.config.limits.reply_bytes_max,
-        };
-        let Moment { snapshot, hidden } = moment;
-        let segments = snapshot.segments();
-        let (schema, sequence) = (&*self.schema, snapshot.sequence);
-        let view = View { schema, segments: &segments, filter, hidden, sequence, cancel };
-        match place {
-            Place::Socket if !is_short(&view, plan) => Ok(None),
-            place => execute(&self.compute, place, &view, plan, limits, profile),
-        }
-    }
-
-    /// The row of a key, with score 0.
-    pub async fn get(self: &Arc<Self>, key: u64) -> Result<Option<Hit>> {
-        self.check_open()?;
-        let collection = self.clone();
-        let found = self.compute.search(move |_| Ok(collection.published.forward(key))).await?;
-        let expiry = self.expiry.as_ref();
-        let found = found
-            .filter(|forward| !expiry.is_some_and(|expiry| expiry.has_expired(forward, now())));
-        Ok(found.map(|forward| Hit { key, score: 0.0, forward }))
     }
 
     /// Where a process that follows the repository resumes; (0, "") at first.
