@@ -43,3 +43,4 @@ pub use types::{
     Change, Condition, Document, ElementType, ForwardRow, LsnContext, Metric, Operation, Row,
     RowTest, Value, ValueKind,
 };
+pub use vector_text::pack_text;

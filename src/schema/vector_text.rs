@@ -86,6 +86,16 @@ fn exactly(numbers: Vec<Json>, dimension: usize, row: usize) -> Result<Vec<Json>
     Ok(numbers)
 }
 
+/// Packs JSON text as one stored vector. Numbers are counted before memory is taken for them.
+pub fn pack_text(element: ElementType, dimension: u32, text: &str) -> Result<Bytes, String> {
+    let expected = element.numbers(dimension);
+    let commas = text.bytes().filter(|byte| *byte == b',').count();
+    if commas >= expected.max(1) {
+        return Err(format!("{} numbers where {expected} belong", commas + 1));
+    }
+    pack(element, dimension, &flat_numbers(text)?)
+}
+
 /// Packs JSON numbers as one stored vector. The count must be the dimension (words for bit types).
 pub fn pack(element: ElementType, dimension: u32, numbers: &[Json]) -> Result<Bytes, String> {
     let expected = element.numbers(dimension);

@@ -4,6 +4,7 @@
 //! atomic additions. Only an ending that is not success is looked up by its code.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -38,10 +39,34 @@ struct Api {
 const PROXIMA: Api = Api { name: "proxima", success: "0" };
 const VOISIN: Api = Api { name: "voisin", success: "OK" };
 
-/// The code that a reply of Proxima BE's contract carries where the call failed; put into the
-/// extensions of the reply.
+/// How a call failed, where its answer's head does not tell; put into the answer's extensions.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Failed(pub(super) i32);
+pub(super) enum Failed {
+    /// With a code of Proxima BE's contract.
+    Code(i32),
+    /// With a code of our own.
+    Status(tonic::Code),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, words: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failed::Code(code) => write!(words, "{code}"),
+            Failed::Status(code) => words.write_str(&code_name(*code)),
+        }
+    }
+}
+
+/// The name of a code as other tools write it: `NotFound` is NOT_FOUND.
+pub(super) fn code_name(code: tonic::Code) -> String {
+    format!("{code:?}").chars().fold(String::new(), |mut name, letter| {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+        name
+    })
+}
 
 /// What is counted while it happens.
 pub(super) struct Metrics {
@@ -51,13 +76,20 @@ pub(super) struct Metrics {
     unknown: Arc<Meter>,
     /// By the name of the call.
     rest: HashMap<&'static str, Arc<Meter>>,
+    /// By method and path, as routes write it.
+    operations: HashMap<(http::Method, String), Arc<Meter>>,
+    unknown_operation: Arc<Meter>,
     /// HTTP connections that are open.
     pub(super) http_connections: IntGauge,
 }
 
 impl Metrics {
-    /// Nothing is counted yet. `rest` are the names of the calls over REST.
-    pub(super) fn new(rest: &[&'static str]) -> Arc<Self> {
+    /// Nothing is counted yet. `rest` are the names of the calls over REST, `operations` those of the JSON
+    /// API with their methods and paths.
+    pub(super) fn new(
+        rest: &[&'static str],
+        operations: Vec<(http::Method, String, String)>,
+    ) -> Arc<Self> {
         const VALID: &str = "the names and labels here are valid and distinct";
         let registry = Registry::new();
         let durations = HistogramVec::new(
@@ -85,7 +117,12 @@ impl Metrics {
         };
         let grpc = methods().into_iter().map(|(path, api, call)| (path, meter(api, &call, "grpc")));
         let rest = rest.iter().map(|call| (*call, meter(&PROXIMA, call, "http")));
+        let operations = operations
+            .into_iter()
+            .map(|(method, path, call)| ((method, path), meter(&VOISIN, &call, "http")));
         Arc::new(Metrics {
+            operations: operations.collect(),
+            unknown_operation: meter(&VOISIN, UNKNOWN, "http"),
             grpc: grpc.collect(),
             unknown: meter(&VOISIN, UNKNOWN, "grpc"),
             rest: rest.collect(),
@@ -97,6 +134,12 @@ impl Metrics {
     /// A call over REST begins.
     pub(super) fn rest(&self, call: &str) -> Running {
         self.rest.get(call).unwrap_or(&self.unknown).clone().start()
+    }
+
+    /// A call of the JSON API begins.
+    pub(super) fn operation(&self, method: &http::Method, path: &str) -> Running {
+        let known = self.operations.get(&(method.clone(), path.to_owned()));
+        known.unwrap_or(&self.unknown_operation).clone().start()
     }
 
     /// Everything that was counted, and what `more` has, as Prometheus reads it.
@@ -240,20 +283,12 @@ where
 /// The code of a call that failed. A call that fails as a whole has its status in the head of the
 /// answer; a stream that fails on its way counts by its beginning.
 fn failure<Out>(answer: &http::Response<Out>) -> Option<String> {
-    if let Some(Failed(code)) = answer.extensions().get() {
-        return Some(code.to_string());
+    if let Some(failed) = answer.extensions().get::<Failed>() {
+        return Some(failed.to_string());
     }
     let status = answer.headers().get("grpc-status")?.as_bytes();
     let code = tonic::Code::from_bytes(status);
-    // `NotFound` is NOT_FOUND, as other tools name it.
-    let words = format!("{code:?}").chars().fold(String::new(), |mut words, letter| {
-        if letter.is_uppercase() && !words.is_empty() {
-            words.push('_');
-        }
-        words.push(letter.to_ascii_uppercase());
-        words
-    });
-    (code != tonic::Code::Ok).then_some(words)
+    (code != tonic::Code::Ok).then(|| code_name(code))
 }
 
 #[cfg(test)]
@@ -289,11 +324,11 @@ mod tests {
 
     #[tokio::test]
     async fn calls_are_counted_by_how_they_ended() {
-        let metrics = Metrics::new(&["query"]);
+        let metrics = Metrics::new(&["query"], Vec::new());
         let query = "/proxima.be.proto.ProximaService/query";
         called(&metrics, query, http::Response::new(())).await;
         let mut failed = http::Response::new(());
-        failed.extensions_mut().insert(Failed(-4002));
+        failed.extensions_mut().insert(Failed::Code(-4002));
         called(&metrics, query, failed).await;
         assert_eq!(count(&metrics, ["proxima", "query", "grpc", "0"]), 1);
         assert_eq!(count(&metrics, ["proxima", "query", "grpc", "-4002"]), 1);
@@ -315,7 +350,7 @@ mod tests {
 
     #[test]
     fn every_call_of_both_contracts_has_its_meter() {
-        let metrics = Metrics::new(&[]);
+        let metrics = Metrics::new(&[], Vec::new());
         for path in [
             "/proxima.be.proto.ProximaService/get_document_by_key",
             "/voisin.v1.Voisin/WriteStream",

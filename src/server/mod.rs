@@ -94,17 +94,13 @@ pub async fn serve(
 
     // In a set, so that it ends with this future whatever ends that.
     let limits = &config.limits;
-    let proxima = Arc::new(proxima::Proxima::new(Arc::clone(&database), limits));
-    let metrics = Metrics::new(&http::REST_CALLS);
-    let http = http::Http::new(
-        Arc::clone(&database),
-        Arc::clone(&proxima),
-        limits,
-        phases.clone(),
-        metrics.clone(),
+    let metrics = Metrics::new(&http::REST_CALLS, http::operations());
+    let services = (
+        Arc::new(proxima::Proxima::new(Arc::clone(&database), limits)),
+        Arc::new(native::Native::new(Arc::clone(&database), limits, phases.clone())),
     );
+    let http = http::Http::new(database, services.clone(), limits, phases.clone(), metrics.clone());
     let http_calls = http.calls();
-    let native = native::Native::new(database, limits, phases.clone());
     let mut listening = JoinSet::new();
     listening.spawn(http.serve(listeners.http));
 
@@ -112,7 +108,6 @@ pub async fn serve(
     for name in HEALTH_NAMES {
         health.set_service_status(name, ServingStatus::Serving).await;
     }
-    let services = (proxima, native);
     let grpc =
         serve_grpc(listeners.grpc, limits, services, health.clone(), phases.stopping(), metrics);
     tokio::pin!(grpc);
@@ -147,7 +142,7 @@ pub async fn serve(
 async fn serve_grpc(
     listener: TcpListener,
     limits: &LimitsConfig,
-    (proxima, native): (Arc<proxima::Proxima>, native::Native),
+    (proxima, native): (Arc<proxima::Proxima>, Arc<native::Native>),
     health: HealthReporter,
     stopping: impl Future<Output = ()>,
     metrics: Arc<Metrics>,
@@ -158,7 +153,7 @@ async fn serve_grpc(
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(limits.message_bytes_max)
         .max_encoding_message_size(usize::MAX);
-    let native = VoisinServer::new(native)
+    let native = VoisinServer::from_arc(native)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(limits.message_bytes_max)
         .max_encoding_message_size(usize::MAX);

@@ -194,7 +194,7 @@ fn answer<T, M>(
     };
     tracing::debug!(call, code = refusal.code, detail = refusal.detail, "refused");
     let mut response = Response::new(build(refusal.status(), None));
-    response.extensions_mut().insert(Failed(refusal.code));
+    response.extensions_mut().insert(Failed::Code(refusal.code));
     if let Some(value) = refusal.detail_value() {
         response.metadata_mut().insert(DETAIL_KEY, value);
     }

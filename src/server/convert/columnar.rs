@@ -183,7 +183,7 @@ fn element(column: &wire::VectorColumn) -> Result<ElementType> {
 }
 
 /// An element type as the wire has it.
-pub(super) fn element_type(element: ElementType) -> wire::ElementType {
+pub(in crate::server) fn element_type(element: ElementType) -> wire::ElementType {
     match element {
         ElementType::Fp32 => wire::ElementType::Fp32,
         ElementType::Fp16 => wire::ElementType::Fp16,
@@ -196,7 +196,7 @@ pub(super) fn element_type(element: ElementType) -> wire::ElementType {
 }
 
 /// What an element type means: `Err` holds the words for one that means nothing.
-pub(super) fn known_element(number: i32) -> std::result::Result<ElementType, String> {
+pub(in crate::server) fn known_element(number: i32) -> std::result::Result<ElementType, String> {
     match wire::ElementType::try_from(number) {
         Ok(wire::ElementType::Fp32) => Ok(ElementType::Fp32),
         Ok(wire::ElementType::Fp16) => Ok(ElementType::Fp16),

@@ -12,7 +12,7 @@ mod stats;
 mod write;
 
 pub(super) use collection::{collection_info, collection_stats, new_collection};
-pub(super) use columnar::{acknowledge, columnar_write, refuse};
+pub(super) use columnar::{acknowledge, columnar_write, element_type, known_element, refuse};
 pub(super) use native_collection::{alias_changes, alteration, declared, described};
 pub(super) use native_query::{filter, native_query, query_reply};
 pub(super) use query::{Timeline, debug_info, document, knn_request, results};

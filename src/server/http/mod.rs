@@ -1,6 +1,7 @@
 //! The HTTP listener: which path leads where. Health lies in `health`, the REST API of Proxima BE in
 //! `rest`, connections and their bounds in `connections`.
 
+mod api;
 mod body;
 mod connections;
 mod health;
@@ -17,20 +18,26 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Phases;
 use super::metrics::Metrics;
+use super::native::Native;
 use super::proxima::Proxima;
 use crate::config::LimitsConfig;
 use crate::database::Database;
 
+pub(super) use api::operations;
 pub(super) use rest::REST_CALLS;
 
 /// Calls over HTTP that may be in progress at a time: more than there can be connections.
 const CALLS_MAX: u32 = 1 << 20;
+
+/// Text from which on reading and writing JSON is not left to a thread that serves sockets.
+const LONG_BYTES: usize = 256 << 10;
 
 /// What the routes answer from.
 #[derive(Clone)]
 pub(super) struct Http {
     database: Arc<Database>,
     proxima: Arc<Proxima>,
+    native: Arc<Native>,
     limits: LimitsConfig,
     phases: Phases,
     metrics: Arc<Metrics>,
@@ -40,12 +47,13 @@ pub(super) struct Http {
 impl Http {
     pub(super) fn new(
         database: Arc<Database>,
-        proxima: Arc<Proxima>,
+        (proxima, native): (Arc<Proxima>, Arc<Native>),
         limits: &LimitsConfig,
         phases: Phases,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Http { database, proxima, limits: limits.clone(), phases, metrics, calls: Calls::new() }
+        let limits = limits.clone();
+        Http { database, proxima, native, limits, phases, metrics, calls: Calls::new() }
     }
 
     /// The calls in progress, to wait for.
@@ -72,9 +80,18 @@ impl Http {
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(metrics::metrics))
+            .merge(api::routes(self.clone()))
             .fallback(rest::answer)
             .with_state(self);
         connections::serve(listener, routes, places, drained).await;
+    }
+}
+
+/// Does work on text of that length: a long one would keep the sockets of others waiting.
+fn if_long<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    match bytes >= LONG_BYTES {
+        true => tokio::task::block_in_place(work),
+        false => work(),
     }
 }
 

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use percent_encoding::percent_decode_str;
 
 use super::proxima_json::{self, Message};
-use super::{Http, body};
+use super::{Http, body, if_long};
 use crate::error::{Error, Result};
 use crate::server::metrics::Failed;
 use crate::server::proto::proxima::proxima_service_server::ProximaService;
@@ -20,9 +20,6 @@ use crate::server::proto::proxima::{
     ListCondition, QueryRequest, QueryResponse, StatsCollectionResponse, Status, WriteRequest,
 };
 use crate::server::status::{DETAIL_KEY, Refusal};
-
-/// Text from which on reading and writing JSON is not left to a thread that serves sockets.
-const LONG_BYTES: usize = 256 << 10;
 
 /// What a path asks for. Names are as they stand in the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +93,7 @@ pub(super) async fn answer(State(http): State<Http>, request: Request) -> Respon
     let response = dispatch(&http, &head.method, &head.uri, body).await;
     match (response.status(), response.extensions().get()) {
         (StatusCode::OK, None) => running.end(None),
-        (StatusCode::OK, Some(Failed(code))) => running.end(Some(&code.to_string())),
+        (StatusCode::OK, Some(failed)) => running.end(Some(&Failed::to_string(failed))),
         (status, _) => running.end(Some(status.as_str())),
     }
     response
@@ -317,19 +314,11 @@ fn leading_number(text: &str) -> u64 {
     if is_negative { number.wrapping_neg() } else { number }
 }
 
-/// Does work on text of that length: a long one would keep the sockets of others waiting.
-fn if_long<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
-    match bytes >= LONG_BYTES {
-        true => tokio::task::block_in_place(work),
-        false => work(),
-    }
-}
-
 /// A refusal that no call of the service has made.
 fn refused<A: Answer>(refusal: &Refusal) -> tonic::Response<A> {
     tracing::debug!(code = refusal.code, detail = refusal.detail, "refused over HTTP");
     let mut reply = tonic::Response::new(A::refused(refusal.status()));
-    reply.extensions_mut().insert(Failed(refusal.code));
+    reply.extensions_mut().insert(Failed::Code(refusal.code));
     if let Some(value) = refusal.detail_value() {
         reply.metadata_mut().insert(DETAIL_KEY, value);
     }

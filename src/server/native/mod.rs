@@ -196,7 +196,7 @@ async fn search(
 }
 
 /// The index column of a collection that has one.
-fn only_column(schema: &CollectionSchema) -> Result<&str> {
+pub(in crate::server) fn only_column(schema: &CollectionSchema) -> Result<&str> {
     match &schema.columns[..] {
         [column] => Ok(&column.name),
         columns => {

@@ -1,0 +1,129 @@
+//! The rows that a query found.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use utoipa::ToSchema;
+
+use super::columns::{ValuesOut, VectorColumns};
+use super::keys::{Key, KeyForm, KeyOut};
+use super::read::RowVectors;
+use super::values::{Score, Value};
+use crate::schema::CollectionSchema;
+use crate::server::proto::voisin_v1::{self as wire};
+
+/// The nearest rows.
+#[derive(Serialize, ToSchema)]
+pub(super) struct QueryResult {
+    /// A list for each query vector, in order; one for all where they are aggregated. Nearest first; equal
+    /// scores come by key.
+    #[schema(value_type = Vec<Vec<Hit>>)]
+    results: Vec<Hits>,
+    /// True when nothing nearer can have been missed.
+    exact: bool,
+    /// Live rows that were searched.
+    rows: u64,
+    /// Microseconds from the query's arrival to its answer, in the server.
+    elapsed_us: u64,
+    /// Microseconds of these that the query waited for others.
+    queue_us: u64,
+}
+
+impl QueryResult {
+    /// The answer of a collection of this declaration.
+    pub(super) fn new(reply: wire::QueryReply, schema: &CollectionSchema, keys: KeyForm) -> Self {
+        QueryResult {
+            results: reply.results.into_iter().map(|hits| Hits::new(hits, schema, keys)).collect(),
+            exact: reply.exact,
+            rows: reply.rows,
+            elapsed_us: reply.elapsed_us,
+            queue_us: reply.queue_us,
+        }
+    }
+}
+
+/// A row that was found.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the form that `Hits` writes, for the document")]
+struct Hit {
+    key: Key,
+    /// Always computed from the stored vectors; smaller is nearer, unless `score` says otherwise. In a column
+    /// whose rows have several vectors, that of the nearest of them.
+    score: Score,
+    /// Values by forward column, of the columns asked for; `null` is unset.
+    values: BTreeMap<String, Value>,
+    /// Vectors by index column, of the columns asked for; left out where none were.
+    vectors: Option<RowVectors>,
+    /// Where groups were asked for: the number of the row's group, from 0. The rows of a group lie together,
+    /// nearest first; the group with the nearest row is the first.
+    group: Option<u32>,
+    /// Where votes were counted: how many query vectors voted for the row.
+    votes: Option<u32>,
+    /// Where votes were counted: 100 times the votes by the number of query vectors, above 0 and up to 100.
+    confidence: Option<f32>,
+}
+
+/// Hits that are written from their columns.
+struct Hits {
+    row_keys: Vec<u64>,
+    scores: Vec<f32>,
+    forwards: Vec<wire::ForwardColumn>,
+    vectors: VectorColumns,
+    /// The group of each hit, where there are groups.
+    groups: Vec<u32>,
+    votes: Vec<u32>,
+    confidence: Vec<f32>,
+    /// How keys are written.
+    keys: KeyForm,
+}
+
+impl Hits {
+    fn new(hits: wire::Hits, schema: &CollectionSchema, keys: KeyForm) -> Self {
+        let numbers = (0..).zip(&hits.group_rows);
+        let groups = numbers.flat_map(|(group, rows)| std::iter::repeat_n(group, *rows as usize));
+        Hits {
+            groups: groups.collect(),
+            vectors: VectorColumns::new(hits.vectors, hits.keys.len(), schema),
+            row_keys: hits.keys,
+            scores: hits.scores,
+            forwards: hits.forwards,
+            votes: hits.votes,
+            confidence: hits.confidence,
+            keys,
+        }
+    }
+}
+
+impl Serialize for Hits {
+    fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+        json.collect_seq((0..self.row_keys.len()).map(|place| HitOut(self, place)))
+    }
+}
+
+struct HitOut<'a>(&'a Hits, usize);
+
+impl Serialize for HitOut<'_> {
+    fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+        let HitOut(hits, place) = *self;
+        let mut object = json.serialize_map(None)?;
+        object.serialize_entry("key", &KeyOut(hits.row_keys[place], hits.keys))?;
+        let score = hits.scores.get(place).copied().unwrap_or(f32::NAN);
+        object.serialize_entry("score", &Score(score))?;
+        let values = ValuesOut { columns: &hits.forwards, row: place, keys: hits.keys };
+        object.serialize_entry("values", &values)?;
+        if let Some(vectors) = hits.vectors.of_row(place) {
+            object.serialize_entry("vectors", &vectors)?;
+        }
+        if let Some(group) = hits.groups.get(place) {
+            object.serialize_entry("group", group)?;
+        }
+        if let Some(votes) = hits.votes.get(place) {
+            object.serialize_entry("votes", votes)?;
+        }
+        if let Some(confidence) = hits.confidence.get(place) {
+            object.serialize_entry("confidence", confidence)?;
+        }
+        object.end()
+    }
+}

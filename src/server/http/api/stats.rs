@@ -1,0 +1,126 @@
+//! What a collection holds and what it takes.
+
+use axum::extract::State;
+use serde::Serialize;
+use tonic::Request;
+use utoipa::ToSchema;
+
+use super::{Answer, Line, Outcome, message};
+use crate::server::http::Http;
+use crate::server::proto::voisin_v1::voisin_server::Voisin;
+use crate::server::proto::voisin_v1::{self as wire};
+
+/// A collection's statistics at one moment.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stats {
+    /// Rows that queries see.
+    rows: u64,
+    /// Segments that hold them.
+    segments: u32,
+    /// Bytes of the segments' files.
+    file_bytes: u64,
+    indexing: Indexing,
+    memory: CollectionMemory,
+    server_memory: ServerMemory,
+}
+
+/// How far the indexing of a collection is.
+#[derive(Serialize, ToSchema)]
+struct Indexing {
+    /// Rows that no graph holds yet, of collections that have graphs: queries scan them.
+    rows_waiting: u64,
+    /// Rows that are being linked into a graph now.
+    rows_linking: u64,
+    /// How many of these are linked.
+    rows_linked: u64,
+    /// Seconds until these are linked, going by those that are; 0 where nothing can be said.
+    seconds_left: f64,
+}
+
+/// Memory of a collection in bytes; mapped files are not counted.
+#[derive(Serialize, ToSchema)]
+struct CollectionMemory {
+    /// Rows that are not sealed yet.
+    growing: u64,
+    /// Codes of sealed vectors.
+    codes: u64,
+    /// Links of graphs.
+    graphs: u64,
+    /// Where each key's row is.
+    keys: u64,
+    /// Delete marks of sealed rows.
+    deletes: u64,
+    /// Graphs that are being made, with the codes that they are made by.
+    builds: u64,
+    /// Sealed rows in the order of forward columns that filters ask for.
+    filters: u64,
+    /// All of it.
+    total: u64,
+}
+
+/// Memory of the server in bytes; 0 where the system does not tell.
+#[derive(Serialize, ToSchema)]
+struct ServerMemory {
+    /// What no file backs.
+    anonymous: u64,
+    /// What is in memory, parts of mapped files included.
+    resident: u64,
+    /// What `anonymous` may become.
+    limit: u64,
+    /// The forward store of all collections: its cache and its records.
+    forward_store: u64,
+    /// What the allocator holds beyond what is in use, more than at the start.
+    allocator: u64,
+    /// What the process took before it opened a collection.
+    base: u64,
+}
+
+impl From<wire::StatsReply> for Stats {
+    fn from(reply: wire::StatsReply) -> Self {
+        let indexing = reply.indexing.unwrap_or_default();
+        let memory = reply.memory.unwrap_or_default();
+        let server = reply.server_memory.unwrap_or_default();
+        Stats {
+            rows: reply.rows,
+            segments: reply.segments,
+            file_bytes: reply.file_bytes,
+            indexing: Indexing {
+                rows_waiting: indexing.rows_waiting,
+                rows_linking: indexing.rows_linking,
+                rows_linked: indexing.rows_linked,
+                seconds_left: indexing.seconds_left,
+            },
+            memory: CollectionMemory {
+                growing: memory.growing,
+                codes: memory.codes,
+                graphs: memory.graphs,
+                keys: memory.keys,
+                deletes: memory.deletes,
+                builds: memory.builds,
+                filters: memory.filters,
+                total: memory.total,
+            },
+            server_memory: ServerMemory {
+                anonymous: server.anonymous,
+                resident: server.resident,
+                limit: server.limit,
+                forward_store: server.forward_store,
+                allocator: server.allocator,
+                base: server.base,
+            },
+        }
+    }
+}
+
+/// Tells a collection's statistics
+#[utoipa::path(
+    get, path = "/api/v1/collections/{name}/stats", operation_id = "collectionStats", tag = "collections",
+    params(("name" = String, Path, description = "The collection, or an alias.")),
+    responses((status = 200, description = "The statistics.", body = Stats))
+)]
+pub(super) async fn stats(State(http): State<Http>, line: Line) -> Outcome<Answer<Stats>> {
+    line.takes(&[])?;
+    let request = wire::StatsRequest { collection: line.name().to_owned() };
+    let reply = message(http.native.stats(Request::new(request)).await)?;
+    Ok(Answer::short(reply.into()))
+}
