@@ -14,22 +14,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt32Type,
-    UInt64Type,
-};
+use arrow_array::types::{Float16Type, Float32Type, Int8Type, Int16Type, UInt64Type};
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array,
-    Float64Array, Int32Array, Int64Array, LargeBinaryArray, LargeListArray, LargeStringArray,
-    NullArray, PrimitiveArray, RecordBatch, StructArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, LargeListArray, NullArray,
+    PrimitiveArray, RecordBatch, UInt64Array,
 };
 use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_ipc::reader::{FileDecoder, read_footer_length};
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
-use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 
 use super::block::{ColumnBlock, Lists, Rows};
+use super::kinds::{KindSet, forward_array, value_at};
 use crate::error::{Error, Result};
 use crate::schema::{CollectionSchema, ElementType, ForwardRow, Value, VectorColumn};
 use crate::storage::{ChecksumWriter, Directory};
@@ -49,86 +46,6 @@ const BATCH_ROWS_KEY: &str = "voisin.batch_rows";
 pub(super) const BATCH_ROWS_MIN: usize = u64::BITS as usize;
 /// Vectors of a column: nodes are counted in 32 bits.
 pub(super) const NODES_MAX: usize = u32::MAX as usize - 1;
-
-/// The kinds of value a forward column holds within a segment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct KindSet(u16);
-
-const KINDS: [&str; 9] =
-    ["bytes", "string", "bool", "int32", "int64", "uint32", "uint64", "float", "double"];
-
-const fn kind_of(value: &Value) -> usize {
-    match value {
-        Value::Bytes(_) => 0,
-        Value::String(_) => 1,
-        Value::Bool(_) => 2,
-        Value::Int32(_) => 3,
-        Value::Int64(_) => 4,
-        Value::UInt32(_) => 5,
-        Value::UInt64(_) => 6,
-        Value::Float(_) => 7,
-        Value::Double(_) => 8,
-    }
-}
-
-fn kind_type(kind: usize) -> DataType {
-    match kind {
-        0 => DataType::LargeBinary,
-        1 => DataType::LargeUtf8,
-        2 => DataType::Boolean,
-        3 => DataType::Int32,
-        4 => DataType::Int64,
-        5 => DataType::UInt32,
-        6 => DataType::UInt64,
-        7 => DataType::Float32,
-        _ => DataType::Float64,
-    }
-}
-
-impl KindSet {
-    /// Adds the kind of a value.
-    pub fn include(&mut self, value: &Value) {
-        self.0 |= 1 << kind_of(value);
-    }
-
-    /// Adds all kinds of another set.
-    pub fn include_all(&mut self, other: KindSet) {
-        self.0 |= other.0;
-    }
-
-    fn kinds(self) -> impl Iterator<Item = usize> {
-        (0..KINDS.len()).filter(move |kind| self.0 & (1 << kind) != 0)
-    }
-
-    fn data_type(self) -> DataType {
-        let kinds: Vec<usize> = self.kinds().collect();
-        match kinds[..] {
-            [] => DataType::Null,
-            [kind] => kind_type(kind),
-            _ => DataType::Struct(
-                kinds.iter().map(|&kind| Field::new(KINDS[kind], kind_type(kind), true)).collect(),
-            ),
-        }
-    }
-
-    fn of_type(data_type: &DataType) -> Option<KindSet> {
-        match data_type {
-            DataType::Null => Some(KindSet(0)),
-            DataType::Struct(fields) => {
-                let mut set = KindSet(0);
-                for field in fields {
-                    let kind = KINDS.iter().position(|name| name == field.name())?;
-                    (kind_type(kind) == *field.data_type()).then_some(())?;
-                    set.0 |= 1 << kind;
-                }
-                Some(set)
-            }
-            single => (0..KINDS.len())
-                .find(|kind| kind_type(*kind) == *single)
-                .map(|kind| KindSet(1 << kind)),
-        }
-    }
-}
 
 /// The Arrow schema of a segment's rows.
 fn arrow_schema(schema: &CollectionSchema, kinds: &[KindSet], batch_rows: usize) -> SchemaRef {
@@ -300,49 +217,6 @@ fn primitive<T: arrow_array::ArrowPrimitiveType>(data: Buffer, count: usize) -> 
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::new(data, 0, count), None))
 }
 
-fn forward_array(kinds: KindSet, values: &[Option<&Value>]) -> ArrayRef {
-    let each: Vec<usize> = kinds.kinds().collect();
-    match each[..] {
-        [] => Arc::new(NullArray::new(values.len())),
-        [kind] => kind_array(kind, values),
-        _ => {
-            let fields: Fields =
-                each.iter().map(|&kind| Field::new(KINDS[kind], kind_type(kind), true)).collect();
-            let arrays = each.iter().map(|&kind| kind_array(kind, values)).collect();
-            let set: Vec<bool> = values.iter().map(Option::is_some).collect();
-            Arc::new(StructArray::new(fields, arrays, Some(NullBuffer::from(set))))
-        }
-    }
-}
-
-/// The values of one kind; rows of another kind are null.
-fn kind_array(kind: usize, values: &[Option<&Value>]) -> ArrayRef {
-    macro_rules! collect {
-        ($array:ty, $pattern:pat => $value:expr) => {
-            Arc::new(
-                values
-                    .iter()
-                    .map(|value| match value {
-                        Some($pattern) => Some($value),
-                        _ => None,
-                    })
-                    .collect::<$array>(),
-            )
-        };
-    }
-    match kind {
-        0 => collect!(LargeBinaryArray, Value::Bytes(v) => v.as_ref()),
-        1 => collect!(LargeStringArray, Value::String(v) => v.as_str()),
-        2 => collect!(BooleanArray, Value::Bool(v) => *v),
-        3 => collect!(Int32Array, Value::Int32(v) => *v),
-        4 => collect!(Int64Array, Value::Int64(v) => *v),
-        5 => collect!(UInt32Array, Value::UInt32(v) => *v),
-        6 => collect!(UInt64Array, Value::UInt64(v) => *v),
-        7 => collect!(Float32Array, Value::Float(v) => *v),
-        _ => collect!(Float64Array, Value::Double(v) => *v),
-    }
-}
-
 /// One record batch as it lies in the mapped file.
 #[derive(Debug)]
 pub struct Batch {
@@ -364,29 +238,6 @@ impl Batch {
     pub fn forward(&self, row: usize) -> ForwardRow {
         self.forward.iter().map(|array| value_at(array, row)).collect()
     }
-}
-
-fn value_at(array: &ArrayRef, row: usize) -> Option<Value> {
-    if array.is_null(row) || row >= array.len() {
-        return None;
-    }
-    Some(match array.data_type() {
-        DataType::LargeBinary => {
-            Value::Bytes(Bytes::copy_from_slice(array.as_binary::<i64>().value(row)))
-        }
-        DataType::LargeUtf8 => Value::String(array.as_string::<i64>().value(row).to_owned()),
-        DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
-        DataType::Int32 => Value::Int32(array.as_primitive::<Int32Type>().value(row)),
-        DataType::Int64 => Value::Int64(array.as_primitive::<Int64Type>().value(row)),
-        DataType::UInt32 => Value::UInt32(array.as_primitive::<UInt32Type>().value(row)),
-        DataType::UInt64 => Value::UInt64(array.as_primitive::<UInt64Type>().value(row)),
-        DataType::Float32 => Value::Float(array.as_primitive::<Float32Type>().value(row)),
-        DataType::Float64 => Value::Double(array.as_primitive::<Float64Type>().value(row)),
-        DataType::Struct(_) => {
-            return array.as_struct().columns().iter().find_map(|field| value_at(field, row));
-        }
-        _ => return None,
-    })
 }
 
 /// A segment's rows, read where they are mapped.
