@@ -14,6 +14,7 @@ pub mod compute;
 pub mod config;
 pub mod database;
 pub mod error;
+pub mod files;
 pub mod index;
 pub mod manifest;
 pub mod memory;

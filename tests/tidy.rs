@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
     &["bench"],
-    &["telemetry", "server"],
+    &["telemetry", "server", "files"],
     &["database"],
     &["collection"],
     &["query"],
