@@ -15,6 +15,7 @@ mod parquet;
 mod values;
 mod vecs;
 mod vectors;
+mod write;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,6 +30,7 @@ pub use hdf5::{distance, has_dataset, metric_of};
 pub use values::{check_values, is_integer, keys, value_kind, values};
 pub use vecs::write as write_vecs;
 pub use vectors::{Form, Vectors, first_length, form, integers, vectors};
+pub use write::{WRITTEN, WriteOptions, Writer, is_vectors_only, keys_path};
 
 use crate::memory::MemoryLimit;
 
