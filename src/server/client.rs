@@ -1,6 +1,9 @@
 //! The other end of the wire: a client of a running server in plain types, for commands that are
 //! clients themselves.
 
+mod collections;
+mod rows;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +18,12 @@ use super::proto::proxima::{self, CollectionName, KeyValuePair, QueryRequest};
 use super::proto::voisin_v1::{self, voisin_client::VoisinClient};
 use crate::schema::Metric;
 
+pub use collections::{Declaration, Described, ForwardInfo, TtlInfo, VectorInfo};
+pub use rows::{
+    Acknowledgement, ForwardBatch, PreparedWrite, Refusal, RowBatch, RowChoice, RowFailure,
+    RowStream, VectorBatch, WriteStream,
+};
+
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// States of a segment on the wire, from which on there is work under way for it.
@@ -22,20 +31,38 @@ const BUSY_STATES: [i32; 2] = [2, 3];
 
 /// What went wrong, in words for people.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ClientError(String);
+#[error("{words}")]
+pub struct ClientError {
+    words: String,
+    is_passing: bool,
+}
 
 type Result<T> = std::result::Result<T, ClientError>;
 
 impl ClientError {
     pub(super) fn new(words: String) -> Self {
-        ClientError(words)
+        ClientError { words, is_passing: false }
+    }
+
+    fn passing(words: String) -> Self {
+        ClientError { words, is_passing: true }
+    }
+
+    /// True when the same call may succeed later: nothing answered, or the server is busy or stopping.
+    pub fn is_passing(&self) -> bool {
+        self.is_passing
     }
 }
 
 impl From<tonic::Status> for ClientError {
     fn from(status: tonic::Status) -> Self {
-        ClientError(format!("{}: {}", status.code(), status.message()))
+        use std::error::Error as _;
+        use tonic::Code::{Aborted, Cancelled, ResourceExhausted, Unavailable, Unknown};
+        let code = status.code();
+        // A broken connection has a cause on this side; what a server says has none.
+        let is_passing = status.source().is_some()
+            || matches!(code, Aborted | Cancelled | ResourceExhausted | Unavailable | Unknown);
+        ClientError { words: format!("{code}: {}", status.message()), is_passing }
     }
 }
 
@@ -116,7 +143,7 @@ fn pairs(params: &[(String, String)]) -> Vec<KeyValuePair> {
 fn check(status: Option<proxima::Status>) -> Result<()> {
     match status {
         Some(status) if status.code != 0 => {
-            Err(ClientError(format!("{} ({})", status.reason, status.code)))
+            Err(ClientError::new(format!("{} ({})", status.reason, status.code)))
         }
         _ => Ok(()),
     }
@@ -135,17 +162,19 @@ impl Client {
     /// Connects to `HOST:PORT`.
     pub async fn connect(address: &str) -> Result<Client> {
         let unreachable = |cause: tonic::transport::Error| {
-            ClientError(format!("no server answers at {address}: {cause}; is it running?"))
+            ClientError::passing(format!("no server answers at {address}: {cause}; is it running?"))
         };
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|cause| ClientError(format!("{address} is not HOST:PORT: {cause}")))?
+            .map_err(|cause| ClientError::new(format!("{address} is not HOST:PORT: {cause}")))?
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true);
         let channel = endpoint.connect().await.map_err(unreachable)?;
         Ok(Client {
             proxima: ProximaServiceClient::new(channel.clone())
                 .max_decoding_message_size(usize::MAX),
-            voisin: VoisinClient::new(channel),
+            voisin: VoisinClient::new(channel)
+                .max_decoding_message_size(usize::MAX)
+                .max_encoding_message_size(usize::MAX),
         })
     }
 
@@ -203,10 +232,10 @@ impl Client {
         while let Some(acknowledgement) = acknowledgements.next().await {
             let acknowledgement = acknowledgement?;
             if let Some(status) = acknowledgement.status {
-                return Err(ClientError(status.message));
+                return Err(ClientError::new(status.message));
             }
             if let Some(failure) = acknowledgement.failures.first() {
-                return Err(ClientError(format!("key {}: {}", failure.key, failure.message)));
+                return Err(ClientError::new(format!("key {}: {}", failure.key, failure.message)));
             }
             on_acknowledged(acknowledgement.rows_applied);
         }

@@ -195,6 +195,16 @@ pub(in crate::server) fn element_type(element: ElementType) -> wire::ElementType
     }
 }
 
+/// An operation as the wire has it.
+pub(in crate::server) fn operation_type(operation: Operation) -> wire::Operation {
+    match operation {
+        Operation::Insert => wire::Operation::Insert,
+        Operation::Update => wire::Operation::Update,
+        Operation::Delete => wire::Operation::Delete,
+        Operation::Upsert => wire::Operation::Upsert,
+    }
+}
+
 /// What an element type means: `Err` holds the words for one that means nothing.
 pub(in crate::server) fn known_element(number: i32) -> std::result::Result<ElementType, String> {
     match wire::ElementType::try_from(number) {
@@ -218,7 +228,7 @@ fn lsns(lsns: Vec<wire::LsnContext>, rows: usize) -> Result<Vec<LsnContext>> {
     Ok(lsns.into_iter().map(lsn).collect())
 }
 
-pub(super) fn value(value: wire::Value) -> Option<Value> {
+pub(in crate::server) fn value(value: wire::Value) -> Option<Value> {
     use wire::value::Kind;
     Some(match value.kind? {
         Kind::BytesValue(bytes) => Value::Bytes(bytes),
@@ -234,7 +244,7 @@ pub(super) fn value(value: wire::Value) -> Option<Value> {
 }
 
 /// A forward value as it goes out.
-pub(super) fn wire_value(value: Option<Value>) -> wire::Value {
+pub(in crate::server) fn wire_value(value: Option<Value>) -> wire::Value {
     use wire::value::Kind;
     let kind = value.map(|value| match value {
         Value::Bytes(bytes) => Kind::BytesValue(bytes),

@@ -12,9 +12,14 @@ mod stats;
 mod write;
 
 pub(super) use collection::{collection_info, collection_stats, new_collection};
-pub(super) use columnar::{acknowledge, columnar_write, element_type, known_element, refuse};
-pub(super) use native_collection::{alias_changes, alteration, declared, described};
-pub(super) use native_query::{filter, native_query, query_reply};
+pub(super) use columnar::{
+    acknowledge, columnar_write, element_type, known_element, operation_type, refuse,
+    value as native_value, wire_value,
+};
+pub(super) use native_collection::{
+    alias_changes, alteration, declared, described, value_kind, value_type,
+};
+pub(super) use native_query::{filter, metric, native_query, query_reply, wire_metric};
 pub(super) use query::{Timeline, debug_info, document, knn_request, results};
 pub(super) use rows::{column_choice, rows};
 pub(super) use stats::stats_reply;

@@ -57,7 +57,9 @@ fn forwards(wire: Vec<wire::ForwardColumnInfo>) -> Result<Vec<NewForwardColumn>>
     wire.into_iter().map(column).collect()
 }
 
-fn value_kind(number: i32) -> std::result::Result<Option<ValueKind>, String> {
+/// What a value type means: `None` where each row may have its own, `Err` the words for one that means
+/// nothing.
+pub(in crate::server) fn value_kind(number: i32) -> std::result::Result<Option<ValueKind>, String> {
     use wire::ValueType;
     Ok(Some(match ValueType::try_from(number) {
         Ok(ValueType::Unspecified) => return Ok(None),
@@ -74,7 +76,8 @@ fn value_kind(number: i32) -> std::result::Result<Option<ValueKind>, String> {
     }))
 }
 
-fn value_type(kind: ValueKind) -> wire::ValueType {
+/// A kind of value as the wire has it.
+pub(in crate::server) fn value_type(kind: ValueKind) -> wire::ValueType {
     use wire::ValueType;
     match kind {
         ValueKind::Bytes => ValueType::Bytes,

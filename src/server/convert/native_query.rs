@@ -109,7 +109,7 @@ fn filter_param(param: wire::FilterValue) -> Option<FilterParam> {
 }
 
 /// A metric by its number; `None` leaves it to the column, `Err` holds the words for none.
-pub(super) fn metric(number: i32) -> std::result::Result<Option<Metric>, String> {
+pub(in crate::server) fn metric(number: i32) -> std::result::Result<Option<Metric>, String> {
     match wire::Metric::try_from(number) {
         Ok(wire::Metric::Unspecified) => Ok(None),
         Ok(wire::Metric::SquaredEuclidean) => Ok(Some(Metric::SquaredEuclidean)),
@@ -123,7 +123,7 @@ pub(super) fn metric(number: i32) -> std::result::Result<Option<Metric>, String>
 }
 
 /// A metric as the wire has it.
-pub(super) fn wire_metric(metric: Metric) -> wire::Metric {
+pub(in crate::server) fn wire_metric(metric: Metric) -> wire::Metric {
     match metric {
         Metric::SquaredEuclidean => wire::Metric::SquaredEuclidean,
         Metric::Euclidean => wire::Metric::Euclidean,
