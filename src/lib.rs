@@ -26,4 +26,5 @@ pub mod server;
 pub mod simd;
 pub mod storage;
 pub mod telemetry;
+pub mod transfer;
 pub mod wal;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["main"],
     &["cli"],
-    &["bench"],
+    &["bench", "transfer"],
     &["telemetry", "server", "files"],
     &["database"],
     &["collection"],

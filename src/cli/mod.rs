@@ -6,6 +6,7 @@ mod bench;
 mod health;
 mod serve;
 mod signals;
+mod transfer;
 mod verify;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::config::{Flag, Sources};
+use crate::transfer::ImportArgs;
 
 /// A gRPC vector database: vectors in, nearest neighbours out, nothing lost.
 #[derive(Debug, Parser)]
@@ -33,6 +35,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Ask a running server whether it is ready.
     Health(HealthArgs),
+    /// Write rows of files into a collection of a running server.
+    Import(Box<ImportArgs>),
     /// Measure speed, recall, memory and start-up with vectors of known difficulty.
     Bench(BenchArgs),
 }
@@ -126,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Import(args) => transfer::import(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

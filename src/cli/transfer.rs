@@ -1,0 +1,63 @@
+//! `voisin import`: runs it, and says what came of it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use super::signals::Signals;
+use crate::transfer::{self, ErrorKind, ImportArgs, TransferError};
+
+pub(super) fn import(args: &ImportArgs) -> ExitCode {
+    run(async |interrupt| transfer::import(args, interrupt).await.map(|report| report.text()))
+}
+
+/// What ends with the name of a signal.
+type Interrupt = Pin<Box<dyn Future<Output = &'static str>>>;
+
+/// The name of the first signal. A second one ends the process at once, which loses nothing.
+async fn interrupt(mut signals: Signals) -> &'static str {
+    let signal = signals.next().await;
+    tokio::spawn(signals.exit_at_next());
+    signal
+}
+
+/// Runs a transfer, which hears of signals, and tells its end.
+fn run<T>(transfer: T) -> ExitCode
+where
+    T: AsyncFnOnce(Interrupt) -> Result<String, TransferError>,
+{
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(cause) => {
+            eprintln!("voisin: cannot start the network threads: {cause}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(async {
+        match Signals::install() {
+            Ok(signals) => Some(transfer(Box::pin(interrupt(signals))).await),
+            Err(cause) => {
+                eprintln!("voisin: cannot listen for signals: {cause}");
+                None
+            }
+        }
+    });
+    // A thread that reads is not waited for.
+    runtime.shutdown_background();
+    match ended {
+        Some(Ok(text)) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Some(Err(error)) => {
+            eprintln!("voisin: {error}");
+            match error.kind() {
+                ErrorKind::NotAsAsked => ExitCode::from(2),
+                ErrorKind::Failed => ExitCode::FAILURE,
+                ErrorKind::Stopped("SIGINT") => ExitCode::from(130),
+                ErrorKind::Stopped(_) => ExitCode::from(143),
+            }
+        }
+        None => ExitCode::FAILURE,
+    }
+}
