@@ -17,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::config::{Flag, Sources};
-use crate::transfer::ImportArgs;
+use crate::transfer::{ExportArgs, ImportArgs};
 
 /// A gRPC vector database: vectors in, nearest neighbours out, nothing lost.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Health(HealthArgs),
     /// Write rows of files into a collection of a running server.
     Import(Box<ImportArgs>),
+    /// Write rows of a collection of a running server into a file.
+    Export(Box<ExportArgs>),
     /// Measure speed, recall, memory and start-up with vectors of known difficulty.
     Bench(BenchArgs),
 }
@@ -131,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Import(args) => transfer::import(&args),
+        Command::Export(args) => transfer::export(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

@@ -1,14 +1,18 @@
-//! `voisin import`: runs it, and says what came of it.
+//! `voisin import` and `voisin export`: runs them, and says what came of it.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
 
 use super::signals::Signals;
-use crate::transfer::{self, ErrorKind, ImportArgs, TransferError};
+use crate::transfer::{self, ErrorKind, ExportArgs, ImportArgs, TransferError};
 
 pub(super) fn import(args: &ImportArgs) -> ExitCode {
     run(async |interrupt| transfer::import(args, interrupt).await.map(|report| report.text()))
+}
+
+pub(super) fn export(args: &ExportArgs) -> ExitCode {
+    run(async |interrupt| transfer::export(args, interrupt).await.map(|report| report.text()))
 }
 
 /// What ends with the name of a signal.

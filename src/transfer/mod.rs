@@ -1,4 +1,4 @@
-//! `voisin import`: rows from files into a collection of a running server.
+//! `voisin import` and `voisin export`: rows from files into a collection of a running server, and back.
 //!
 //! `flags` are those of an import, `columns` says what the columns of a file are taken for, `intake` turns
 //! blocks of a file into batches of rows, in the thread of `producer`; `sender` writes them and tries again,
@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod columns;
+mod export;
 mod flags;
 mod import;
 mod intake;
@@ -13,6 +14,7 @@ mod producer;
 mod progress;
 mod sender;
 
+pub use export::{ExportArgs, ExportReport, export};
 pub use flags::{ImportArgs, Mode};
 pub use import::{ImportReport, import};
 
