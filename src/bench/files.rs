@@ -119,6 +119,9 @@ fn open(path: &Path, name: Option<&str>) -> Result<(Reader, u32, DataType)> {
         DataType::FixedSizeList(item, _) => item.data_type().clone(),
         other => other.clone(),
     };
+    if files::several(field.data_type()).is_some() {
+        return Err(failed(path, format!("{}: lists of vectors", field.name())));
+    }
     let Some(Form::Numbers(Some(dimension), _)) = files::form(field.data_type()) else {
         let why = "one number a row, where vectors are wanted";
         return Err(failed(path, format!("{}: {why}", field.name())));
@@ -160,7 +163,8 @@ fn floats(path: &Path, name: Option<&str>, cut: Option<usize>) -> Result<Matrix>
             wrong.get_or_insert((row, why));
         });
         let read = read.map_err(|why| failed(path, why))?;
-        let missing = read.missing.first().map(|row| (*row, "no vector".to_owned()));
+        let missing = read.counts.iter().position(|count| *count == 0);
+        let missing = missing.map(|row| (row, "no vector".to_owned()));
         if let Some((row, why)) = wrong.or(missing) {
             let name = name.unwrap_or("it");
             return Err(failed(path, format!("{name}: row {}: {why}", first + row as u64)));

@@ -1,7 +1,7 @@
 //! JSON lines: one object a line, its members being the columns. A member is text, a number, `true`,
-//! `false`, `null` (as one that is not there), or, for vectors, an array of numbers. Whole numbers are
-//! of 64 bits and others doubles; another kind is told by an object with one member, such as
-//! `{"$int32": 5}` or `{"$bytes": "AAE="}` (base64).
+//! `false`, `null` (as one that is not there), or, for vectors, an array of numbers; for rows with several,
+//! an array of vectors. Whole numbers are of 64 bits and others doubles; another kind is told by an object
+//! with one member, such as `{"$int32": 5}` or `{"$bytes": "AAE="}` (base64).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,10 +11,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::ArrayRef;
-use arrow_array::builder::{Float64Builder, LargeListBuilder};
+use arrow_array::builder::{Float64Builder, LargeBinaryBuilder, LargeListBuilder};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::layout::rows_of_block;
@@ -37,7 +38,7 @@ pub(super) struct JsonTable {
     schema: SchemaRef,
     /// Number of each column by its name.
     columns: HashMap<String, usize>,
-    is_vector: Vec<bool>,
+    holds: Vec<Holds>,
     selected: Vec<usize>,
     /// True when columns that are not known are not wanted.
     may_have_others: bool,
@@ -82,22 +83,15 @@ impl JsonTable {
         }
         lines.rewind()?;
         let row_bytes = usize::try_from(bytes / rows.max(1)).unwrap_or(usize::MAX);
-        let is_vector: Vec<bool> = found.kinds.iter().map(Option::is_none).collect();
-        let fields: Vec<Field> = found
-            .names
-            .iter()
-            .zip(&found.kinds)
-            .map(|(name, kinds)| {
-                let data_type = kinds.as_ref().map_or_else(list_type, |kinds| kinds.data_type());
-                Field::new(name, data_type, true)
-            })
-            .collect();
+        let columns = found.names.iter().zip(&found.holds);
+        let fields: Vec<Field> =
+            columns.map(|(name, holds)| Field::new(name, holds.data_type(), true)).collect();
         let selected = (0..fields.len()).collect();
         Ok(JsonTable {
             lines,
             schema: Arc::new(Schema::new(fields)),
             columns: found.names.into_iter().enumerate().map(|(at, name)| (name, at)).collect(),
-            is_vector,
+            holds: found.holds,
             selected,
             may_have_others: !wanted.has_others,
             rows,
@@ -107,15 +101,56 @@ impl JsonTable {
     }
 }
 
-fn list_type() -> DataType {
-    DataType::LargeList(Arc::new(Field::new("item", DataType::Float64, true)))
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Holds {
+    /// Values of these kinds; of none where all were unset.
+    Values(KindSet),
+    /// Vectors of numbers, one for each row.
+    Vector,
+    /// Vectors of numbers, several for each row.
+    Vectors,
+    /// Vectors as columns store them, several for each row; one is a value like any other.
+    Packed,
 }
 
-/// Columns in the order of their first appearance, with the kinds of their values, or none for vectors.
+impl Holds {
+    fn data_type(self) -> DataType {
+        let list = |item| DataType::LargeList(Arc::new(Field::new("item", item, true)));
+        match self {
+            Holds::Values(kinds) => kinds.data_type(),
+            Holds::Vector => list(DataType::Float64),
+            Holds::Vectors => list(list(DataType::Float64)),
+            Holds::Packed => list(DataType::LargeBinary),
+        }
+    }
+
+    /// A cell as the column has it, or why it cannot.
+    fn take(self, cell: Cell) -> std::result::Result<Cell, String> {
+        let wrong = match (self, cell) {
+            (_, Cell::Wrong(why)) => return Err(why),
+            (_, Cell::Unset) => return Ok(Cell::Unset),
+            (Holds::Values(_), cell @ Cell::Value(_))
+            | (Holds::Vector, cell @ Cell::Vector(_))
+            | (Holds::Vectors, cell @ Cell::Vectors(_))
+            | (Holds::Packed, cell @ Cell::Packed(_)) => return Ok(cell),
+            (Holds::Vectors | Holds::Packed, Cell::Vector(numbers)) if numbers.is_empty() => {
+                return Ok(Cell::Unset);
+            }
+            (Holds::Vectors, Cell::Vector(numbers)) => return Ok(Cell::Vectors(vec![numbers])),
+            (Holds::Values(_), _) => NO_VECTOR,
+            (_, Cell::Value(_)) => NO_VALUE,
+            _ => OTHER_VECTOR,
+        };
+        Err(wrong.to_owned())
+    }
+}
+
+/// Columns in the order of their first appearance, with what they hold.
 #[derive(Default)]
 struct Found {
     names: Vec<String>,
-    kinds: Vec<Option<KindSet>>,
+    holds: Vec<Holds>,
     places: HashMap<String, usize>,
 }
 
@@ -123,13 +158,19 @@ impl Found {
     fn include(&mut self, name: &str, cell: &Cell) {
         let at = *self.places.entry(name.to_owned()).or_insert_with(|| {
             self.names.push(name.to_owned());
-            self.kinds.push(Some(KindSet::default()));
-            self.kinds.len() - 1
+            self.holds.push(Holds::Values(KindSet::default()));
+            self.holds.len() - 1
         });
-        // The first that is set says which of the two a column has.
-        match (cell, &mut self.kinds[at]) {
-            (Cell::Value(value), Some(kinds)) => kinds.include(value),
-            (Cell::Vector(_), kinds) if *kinds == Some(KindSet::default()) => *kinds = None,
+        // The first that is set says whether a column has vectors, and one row with several says that
+        // all may.
+        let holds = &mut self.holds[at];
+        let is_unset = *holds == Holds::Values(KindSet::default());
+        match (cell, &mut *holds) {
+            (Cell::Value(value), Holds::Values(kinds)) => kinds.include(value),
+            (Cell::Vector(_), _) if is_unset => *holds = Holds::Vector,
+            (Cell::Vectors(_), Holds::Vector) => *holds = Holds::Vectors,
+            (Cell::Vectors(_), _) if is_unset => *holds = Holds::Vectors,
+            (Cell::Packed(_), _) if is_unset => *holds = Holds::Packed,
             _ => {}
         }
     }
@@ -152,7 +193,7 @@ impl Table for JsonTable {
     fn read(&mut self, rows_max: usize) -> Read<Option<Block>> {
         let rows = rows_of_block(rows_max, self.row_bytes, self.rows - self.at);
         let mut columns: Vec<Vec<Cell>> = self.selected.iter().map(|_| Vec::new()).collect();
-        let mut places = vec![None; self.is_vector.len()];
+        let mut places = vec![None; self.holds.len()];
         for (place, column) in self.selected.iter().enumerate() {
             places[*column] = Some(place);
         }
@@ -173,11 +214,9 @@ impl Table for JsonTable {
                             continue;
                         };
                         let Some(place) = places[*at] else { continue };
-                        match (&cell, self.is_vector[*at]) {
-                            (Cell::Wrong(why), _) => faults.push((read, fault(why))),
-                            (Cell::Vector(_), false) => faults.push((read, fault(NO_VECTOR))),
-                            (Cell::Value(_), true) => faults.push((read, fault(NO_VALUE))),
-                            _ => columns[place][read] = cell,
+                        match self.holds[*at].take(cell) {
+                            Ok(cell) => columns[place][read] = cell,
+                            Err(why) => faults.push((read, fault(&why))),
                         }
                     }
                 }
@@ -186,7 +225,7 @@ impl Table for JsonTable {
         }
         self.at += read as u64;
         let arrays = self.selected.iter().zip(columns);
-        let arrays = arrays.map(|(column, cells)| array(self.is_vector[*column], cells));
+        let arrays = arrays.map(|(column, cells)| array(self.holds[*column], cells));
         Ok(Some(Block { rows: read, columns: arrays.collect(), faults }))
     }
 
@@ -203,20 +242,55 @@ const NEW_COLUMN: &str = "a column that the first 10000 rows do not have; --colu
                           leave it out";
 const NO_VECTOR: &str = "an array, where rows before have values";
 const NO_VALUE: &str = "a value, where other rows have arrays of numbers";
+const OTHER_VECTOR: &str = "an array of another form than rows before have";
 
-fn array(is_vector: bool, cells: Vec<Cell>) -> ArrayRef {
-    if is_vector {
-        let mut builder = LargeListBuilder::new(Float64Builder::new());
-        for cell in cells {
-            let Cell::Vector(numbers) = cell else {
-                builder.append_null();
-                continue;
-            };
-            builder.values().append_slice(&numbers);
-            builder.append(true);
+fn array(holds: Holds, cells: Vec<Cell>) -> ArrayRef {
+    match holds {
+        Holds::Values(_) => value_array(&cells),
+        Holds::Vector => {
+            let mut builder = LargeListBuilder::new(Float64Builder::new());
+            for cell in cells {
+                let Cell::Vector(numbers) = cell else {
+                    builder.append_null();
+                    continue;
+                };
+                builder.values().append_slice(&numbers);
+                builder.append(true);
+            }
+            Arc::new(builder.finish())
         }
-        return Arc::new(builder.finish());
+        Holds::Vectors => {
+            let lists = LargeListBuilder::new(Float64Builder::new());
+            let mut builder = LargeListBuilder::new(lists);
+            for cell in cells {
+                let Cell::Vectors(vectors) = cell else {
+                    builder.append_null();
+                    continue;
+                };
+                for numbers in vectors {
+                    builder.values().values().append_slice(&numbers);
+                    builder.values().append(true);
+                }
+                builder.append(true);
+            }
+            Arc::new(builder.finish())
+        }
+        Holds::Packed => {
+            let mut builder = LargeListBuilder::new(LargeBinaryBuilder::new());
+            for cell in cells {
+                let Cell::Packed(vectors) = cell else {
+                    builder.append_null();
+                    continue;
+                };
+                vectors.iter().for_each(|bytes| builder.values().append_value(bytes));
+                builder.append(true);
+            }
+            Arc::new(builder.finish())
+        }
     }
+}
+
+fn value_array(cells: &[Cell]) -> ArrayRef {
     let values: Vec<Option<&Value>> = cells
         .iter()
         .map(|cell| match cell {
@@ -297,6 +371,8 @@ enum Cell {
     Unset,
     Value(Value),
     Vector(Vec<f64>),
+    Vectors(Vec<Vec<f64>>),
+    Packed(Vec<Bytes>),
     /// What no column can hold, and why.
     Wrong(String),
 }
@@ -398,15 +474,30 @@ impl<'de> Visitor<'de> for CellSeed {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> std::result::Result<Cell, A::Error> {
-        let (mut numbers, mut wrong) = (Vec::new(), None);
-        while let Some(element) = elements.next_element_seed(NumberSeed)? {
+        let (mut numbers, mut vectors, mut packed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut wrong = None;
+        while let Some(element) = elements.next_element_seed(CellSeed)? {
             match element {
-                Some(number) if numbers.len() < DIMENSION_MAX as usize => numbers.push(number),
-                Some(_) => wrong = Some(format!("an array of more than {DIMENSION_MAX} numbers")),
-                None => wrong = Some("an array with elements that are no numbers".to_owned()),
+                Cell::Value(Value::Double(number)) => numbers.push(number),
+                Cell::Value(Value::Int64(number)) => numbers.push(number as f64),
+                Cell::Value(Value::UInt64(number)) => numbers.push(number as f64),
+                Cell::Value(Value::Bytes(bytes)) => packed.push(bytes),
+                Cell::Vector(vector) => vectors.push(vector),
+                Cell::Wrong(why) => wrong = Some(why),
+                _ => wrong = Some(NO_NUMBERS.to_owned()),
+            }
+            if numbers.len() > DIMENSION_MAX as usize {
+                wrong = Some(format!("an array of more than {DIMENSION_MAX} numbers"));
+                numbers.clear();
             }
         }
-        Ok(wrong.map_or(Cell::Vector(numbers), Cell::Wrong))
+        Ok(match (wrong, numbers.is_empty(), vectors.is_empty(), packed.is_empty()) {
+            (Some(why), ..) => Cell::Wrong(why),
+            (None, _, true, true) => Cell::Vector(numbers),
+            (None, true, false, true) => Cell::Vectors(vectors),
+            (None, true, true, false) => Cell::Packed(packed),
+            _ => Cell::Wrong(NO_NUMBERS.to_owned()),
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> std::result::Result<Cell, A::Error> {
@@ -432,6 +523,7 @@ impl<'de> Visitor<'de> for CellSeed {
 }
 
 const NESTED: &str = "an object, and columns hold values";
+const NO_NUMBERS: &str = "an array with elements that are no numbers";
 
 /// A value whose kind is named.
 fn of_kind(kind: &str, value: &serde_json::Value) -> Option<Value> {
@@ -454,66 +546,4 @@ fn of_kind(kind: &str, value: &serde_json::Value) -> Option<Value> {
         "double" => Value::Double(float()?),
         _ => return None,
     })
-}
-
-/// A number, or nothing where there is something else.
-struct NumberSeed;
-
-impl<'de> DeserializeSeed<'de> for NumberSeed {
-    type Value = Option<f64>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(
-        self,
-        parser: D,
-    ) -> std::result::Result<Option<f64>, D::Error> {
-        parser.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for NumberSeed {
-    type Value = Option<f64>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number")
-    }
-
-    fn visit_f64<E>(self, number: f64) -> std::result::Result<Option<f64>, E> {
-        Ok(Some(number))
-    }
-
-    fn visit_i64<E>(self, number: i64) -> std::result::Result<Option<f64>, E> {
-        Ok(Some(number as f64))
-    }
-
-    fn visit_u64<E>(self, number: u64) -> std::result::Result<Option<f64>, E> {
-        Ok(Some(number as f64))
-    }
-
-    fn visit_unit<E>(self) -> std::result::Result<Option<f64>, E> {
-        Ok(None)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> std::result::Result<Option<f64>, E> {
-        Ok(None)
-    }
-
-    fn visit_str<E>(self, _: &str) -> std::result::Result<Option<f64>, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(
-        self,
-        mut elements: A,
-    ) -> std::result::Result<Option<f64>, A::Error> {
-        while elements.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(
-        self,
-        mut members: A,
-    ) -> std::result::Result<Option<f64>, A::Error> {
-        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
 }

@@ -29,7 +29,7 @@ use clap::ValueEnum;
 pub use hdf5::{distance, has_dataset, metric_of};
 pub use values::{check_values, is_integer, keys, value_kind, values};
 pub use vecs::write as write_vecs;
-pub use vectors::{Form, Vectors, first_length, form, integers, vectors};
+pub use vectors::{Form, Vectors, first_length, form, integers, several, vectors};
 pub use write::{WRITTEN, WriteOptions, Writer, is_vectors_only, keys_path};
 
 use crate::memory::MemoryLimit;

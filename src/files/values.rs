@@ -26,9 +26,15 @@ use crate::segment::{KindSet, value_at};
 /// A key that cannot be stored.
 const NO_KEY: u64 = u64::MAX;
 
-/// True for types that keys can have.
+/// True for types that keys can have: whole numbers, of several kinds where only some are large.
 pub fn is_integer(data_type: &DataType) -> bool {
-    data_type.is_integer()
+    match data_type {
+        DataType::Struct(fields) => {
+            KindSet::of_type(data_type).is_some()
+                && fields.iter().all(|field| field.data_type().is_integer())
+        }
+        other => other.is_integer(),
+    }
 }
 
 /// What a count of units of time is multiplied with, or divided by.

@@ -1,4 +1,5 @@
-//! Vectors of arrays: lists of numbers, or bytes as vectors are stored, in the form that a column has.
+//! Vectors of arrays: lists of numbers, or bytes as vectors are stored, in the form that a column has; or
+//! lists of these, for rows with several.
 //! Floats are rounded to the column's; whole numbers are never changed: one that the column cannot hold
 //! is a fault of its row.
 
@@ -23,8 +24,23 @@ pub enum Form {
     Bytes(Option<u32>),
 }
 
-/// What vectors of that type are like; `None` where it is no type of vectors.
+/// What vectors of that type are like, or those in lists of that type; `None` where it is no type of
+/// vectors.
 pub fn form(data_type: &DataType) -> Option<Form> {
+    form_of_one(several(data_type).unwrap_or(data_type))
+}
+
+/// The type of the vectors where a type is that of lists of vectors, as rows with several have.
+pub fn several(data_type: &DataType) -> Option<&DataType> {
+    match data_type {
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            form_of_one(item.data_type()).map(|_| item.data_type())
+        }
+        _ => None,
+    }
+}
+
+fn form_of_one(data_type: &DataType) -> Option<Form> {
     let element = |item: &DataType| match item {
         DataType::Float16 => Some(ElementType::Fp16),
         DataType::Int8 => Some(ElementType::Int8),
@@ -59,11 +75,10 @@ fn is_decimal(data_type: &DataType) -> bool {
 /// The vectors of an array.
 #[derive(Debug, Default)]
 pub struct Vectors {
-    /// One vector after the other, as columns store them; zeros for rows that are faulty, nothing for those
-    /// that are missing.
+    /// One vector after the other, as columns store them; one of zeros for rows that are faulty.
     pub bytes: Vec<u8>,
-    /// Rows without a vector, ascending.
-    pub missing: Vec<usize>,
+    /// Vectors of each row: none where it is unset, several where the array is of lists of vectors.
+    pub counts: Vec<u32>,
 }
 
 /// The vectors of an array for a column of that element type and dimension, of which vectors there can
@@ -76,21 +91,57 @@ pub fn vectors(
 ) -> std::result::Result<Vectors, String> {
     let vector_bytes = element.vector_bytes(dimension).ok_or("no vectors have this dimension")?;
     let mut bytes = Vec::with_capacity(array.len() * vector_bytes);
-    let mut missing = Vec::new();
-    let rows = Rows::of(array)?;
+    let mut counts = Vec::with_capacity(array.len());
+    let of_rows = Rows::of(of_each(array))?;
     for row in 0..array.len() {
         let start = bytes.len();
-        if rows.is_missing(row) {
-            missing.push(row);
-            continue;
+        match of_rows.encode_all(array, row, element, dimension, &mut bytes) {
+            Ok(count) => counts.push(count),
+            Err(why) => {
+                fault(row, why);
+                bytes.truncate(start);
+                bytes.resize(start + vector_bytes, 0);
+                counts.push(1);
+            }
         }
-        if let Err(why) = rows.encode(row, element, dimension, &mut bytes) {
-            fault(row, why);
-            bytes.truncate(start);
-        }
-        bytes.resize(start + vector_bytes, 0);
     }
-    Ok(Vectors { bytes, missing })
+    Ok(Vectors { bytes, counts })
+}
+
+/// The vectors of an array, which may be of lists of them.
+fn of_each(array: &ArrayRef) -> &ArrayRef {
+    match several(array.data_type()) {
+        Some(_) => items(array).unwrap_or(array),
+        None => array,
+    }
+}
+
+/// The items of an array of lists.
+fn items(array: &ArrayRef) -> Option<&ArrayRef> {
+    Some(match array.data_type() {
+        DataType::FixedSizeList(..) => array.as_fixed_size_list().values(),
+        DataType::List(_) => array.as_list::<i32>().values(),
+        DataType::LargeList(_) => array.as_list::<i64>().values(),
+        _ => return None,
+    })
+}
+
+/// Where the items of a row of an array of lists begin; those of the row after the last where all end.
+fn start(array: &ArrayRef, row: usize) -> usize {
+    match array.data_type() {
+        DataType::List(_) => array.as_list::<i32>().value_offsets()[row] as usize,
+        DataType::LargeList(_) => array.as_list::<i64>().value_offsets()[row] as usize,
+        _ => row * usize::try_from(array.as_fixed_size_list().value_length()).unwrap_or(0),
+    }
+}
+
+/// The places of a row's vectors in what [`of_each`] gives.
+fn places(array: &ArrayRef, row: usize) -> std::ops::Range<usize> {
+    match several(array.data_type()) {
+        Some(_) if array.is_null(row) => 0..0,
+        Some(_) => start(array, row)..start(array, row + 1),
+        None => row..row + 1,
+    }
 }
 
 /// All whole numbers of an array of lists, which must have no others.
@@ -100,8 +151,7 @@ pub fn integers(array: &ArrayRef) -> std::result::Result<Vec<i64>, String> {
     if matches!(lists.numbers, Numbers::F16(_) | Numbers::F32(_) | Numbers::F64(_)) {
         return Err(not());
     }
-    let (start, end) = (lists.start(0), lists.start(array.len()));
-    (start..end)
+    (start(array, 0)..start(array, array.len()))
         .map(|at| i64::try_from(lists.numbers.integer(at)?).ok())
         .collect::<Option<_>>()
         .ok_or_else(not)
@@ -122,16 +172,13 @@ struct Lists<'a> {
 
 impl<'a> Rows<'a> {
     fn of(array: &'a ArrayRef) -> std::result::Result<Self, String> {
-        let items = match array.data_type() {
-            DataType::FixedSizeList(..) => array.as_fixed_size_list().values(),
-            DataType::List(_) => array.as_list::<i32>().values(),
-            DataType::LargeList(_) => array.as_list::<i64>().values(),
-            data_type if matches!(form(data_type), Some(Form::Bytes(_))) => {
-                return Ok(Rows::Bytes(array));
-            }
-            // A column of a file whose rows may differ, without any value here.
-            DataType::Null => return Ok(Rows::Bytes(array)),
-            other => return Err(format!("of type {other}, where vectors are wanted")),
+        let Some(items) = items(array) else {
+            return match array.data_type() {
+                // A column of a file whose rows may differ, without any value here.
+                DataType::Null => Ok(Rows::Bytes(array)),
+                data_type if form_of_one(data_type).is_some() => Ok(Rows::Bytes(array)),
+                other => Err(format!("of type {other}, where vectors are wanted")),
+            };
         };
         let numbers = Numbers::of(items)
             .ok_or_else(|| format!("lists of {}, where numbers are wanted", items.data_type()))?;
@@ -143,6 +190,32 @@ impl<'a> Rows<'a> {
             Rows::Lists(lists) => lists.array.is_null(row),
             Rows::Bytes(array) => *array.data_type() == DataType::Null || array.is_null(row),
         }
+    }
+
+    /// The vectors of a row of the array that these are of, and how many.
+    fn encode_all(
+        &self,
+        array: &ArrayRef,
+        row: usize,
+        element: ElementType,
+        dimension: u32,
+        out: &mut Vec<u8>,
+    ) -> std::result::Result<u32, String> {
+        if several(array.data_type()).is_none() {
+            if self.is_missing(row) {
+                return Ok(0);
+            }
+            return self.encode(row, element, dimension, out).map(|()| 1);
+        }
+        let places = places(array, row);
+        for (number, at) in places.clone().enumerate() {
+            let of_vector = |why: String| format!("vector {number}: {why}");
+            if self.is_missing(at) {
+                return Err(of_vector("it is null".to_owned()));
+            }
+            self.encode(at, element, dimension, out).map_err(of_vector)?;
+        }
+        u32::try_from(places.len()).map_err(|_| format!("{} vectors", places.len()))
     }
 
     fn encode(
@@ -188,18 +261,6 @@ fn encode_bytes(
 }
 
 impl Lists<'_> {
-    /// Where the numbers of a row begin; those of the row after the last where all end.
-    fn start(&self, row: usize) -> usize {
-        match self.array.data_type() {
-            DataType::List(_) => self.array.as_list::<i32>().value_offsets()[row] as usize,
-            DataType::LargeList(_) => self.array.as_list::<i64>().value_offsets()[row] as usize,
-            _ => {
-                let list = self.array.as_fixed_size_list();
-                row * usize::try_from(list.value_length()).unwrap_or(0)
-            }
-        }
-    }
-
     fn encode(
         &self,
         row: usize,
@@ -207,7 +268,7 @@ impl Lists<'_> {
         dimension: u32,
         out: &mut Vec<u8>,
     ) -> std::result::Result<(), String> {
-        let (start, end) = (self.start(row), self.start(row + 1));
+        let (start, end) = (start(self.array, row), start(self.array, row + 1));
         // Bits come in words.
         let wanted = match element {
             ElementType::Binary32 => dimension / 32,
@@ -396,10 +457,12 @@ impl<'a> Numbers<'a> {
 
 /// Elements, or bytes, of the first vector of an array; `None` where there is none.
 pub fn first_length(array: &ArrayRef) -> Option<usize> {
-    let rows = Rows::of(array).ok()?;
-    let row = (0..array.len()).find(|row| !rows.is_missing(*row))?;
+    let all = of_each(array);
+    let rows = Rows::of(all).ok()?;
+    let mut places = (0..array.len()).flat_map(|row| places(array, row));
+    let first = places.find(|at| !rows.is_missing(*at))?;
     Some(match &rows {
-        Rows::Lists(lists) => lists.start(row + 1) - lists.start(row),
-        Rows::Bytes(array) => bytes_at(array, row).len(),
+        Rows::Lists(_) => start(all, first + 1) - start(all, first),
+        Rows::Bytes(array) => bytes_at(array, first).len(),
     })
 }

@@ -13,6 +13,9 @@ use crate::server::client::{Declaration, ForwardInfo, VectorInfo};
 /// Columns that are taken for keys where none is named, if they hold whole numbers.
 const KEYS: [&str; 3] = ["_key", "key", "id"];
 
+/// The parameter of columns whose rows may have several vectors.
+const MULTI: &str = "multi";
+
 /// A column of a file and its name in the collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -325,7 +328,10 @@ pub(super) fn declare(
                 let (element, dimension) = shape(schema, taken, flags, &mut dimension)?;
                 let metric = Metric::SquaredEuclidean;
                 let name = taken.name.clone();
-                VectorInfo { name, element, dimension, metric, params: BTreeMap::new() }
+                let is_multi = files::several(schema.field(taken.at).data_type()).is_some();
+                let multi = is_multi.then(|| (MULTI.to_owned(), "true".to_owned()));
+                let params = BTreeMap::from_iter(multi);
+                VectorInfo { name, element, dimension, metric, params }
             }
         };
         column.element = flags.element.unwrap_or(column.element);
@@ -440,6 +446,11 @@ pub(super) fn differences(
     found
 }
 
+/// True for columns whose rows may have several vectors.
+pub(super) fn is_multi(column: &VectorInfo) -> bool {
+    column.params.get(MULTI).is_some_and(|text| text.eq_ignore_ascii_case("true"))
+}
+
 fn vector_differences(column: &Field, known: &VectorInfo, flags: &IndexFlags) -> Vec<String> {
     let mut found = Vec::new();
     let of = |words: String| format!("vector column {:?} {words}", known.name);
@@ -449,6 +460,10 @@ fn vector_differences(column: &Field, known: &VectorInfo, flags: &IndexFlags) ->
         ElementType::Binary64 => known.dimension / 64,
         _ => known.dimension,
     };
+    if files::several(column.data_type()).is_some() && !is_multi(known) {
+        let words = "has one vector for each row, and the file lists of vectors";
+        found.push(of(words.to_owned()));
+    }
     match files::form(column.data_type()) {
         Some(Form::Numbers(Some(size), _)) if size != words => {
             found.push(of(format!("has dimension {}, and the file {size}", known.dimension)));

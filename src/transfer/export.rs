@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use arrow_array::types::{Float16Type, Float32Type, Int8Type, Int16Type};
 use arrow_array::{
-    ArrayRef, ArrowPrimitiveType, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray,
-    RecordBatch, UInt64Array,
+    ArrayRef, ArrowPrimitiveType, FixedSizeBinaryArray, FixedSizeListArray, ListArray,
+    PrimitiveArray, RecordBatch, UInt64Array,
 };
-use arrow_buffer::{Buffer, NullBuffer, ScalarBuffer};
+use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use clap::Args;
 
+use super::columns::is_multi;
 use super::progress::Progress;
 use super::{DECLARATION, ErrorKind, NAME, ROLE, Result, TransferError, grouped, listed};
 use crate::files::{self, Format, WRITTEN, WriteOptions, Writer};
@@ -353,9 +354,10 @@ impl Job {
     ) -> std::result::Result<RecordBatch, ArrowError> {
         let RowBatch { keys, vectors, forwards } = rows;
         let mut schema = schema.clone();
+        let rows = keys.len();
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(UInt64Array::from(keys))];
-        for column in vectors {
-            arrays.push(vector_array(column)?);
+        for (column, declared) in vectors.into_iter().zip(&self.declaration.vectors) {
+            arrays.push(vector_array(column, rows, is_multi(declared))?);
         }
         for (column, kinds) in forwards.iter().zip(kinds) {
             let values: Vec<Option<&Value>> = column.values.iter().map(Option::as_ref).collect();
@@ -456,23 +458,42 @@ fn item(data_type: DataType) -> Arc<Field> {
 
 fn vector_type(column: &VectorInfo) -> DataType {
     let bytes = column.element.vector_bytes(column.dimension).unwrap_or(0);
-    match item_type(column.element) {
+    let of_one = match item_type(column.element) {
         Some(data_type) => DataType::FixedSizeList(item(data_type), column.dimension as i32),
         None => DataType::FixedSizeBinary(bytes as i32),
-    }
+    };
+    if is_multi(column) { DataType::List(item(of_one)) } else { of_one }
 }
 
-/// The vectors of a column, one or none for each row.
-fn vector_array(column: VectorBatch) -> std::result::Result<ArrayRef, ArrowError> {
+/// The vectors of a column in so many rows: lists of them where rows may have several.
+fn vector_array(
+    column: VectorBatch,
+    rows: usize,
+    is_multi: bool,
+) -> std::result::Result<ArrayRef, ArrowError> {
     let each = column.element.vector_bytes(column.dimension).unwrap_or(0);
     let wrong = |words: &str| {
         let name = &column.name;
         ArrowError::InvalidArgumentError(format!("vector column {name:?}: {words}"))
     };
+    if is_multi {
+        let counts = if column.counts.is_empty() { vec![1; rows] } else { column.counts.clone() };
+        let there: Vec<bool> = counts.iter().map(|count| *count > 0).collect();
+        let mut ends = vec![0i32];
+        for count in counts {
+            let end =
+                i32::try_from(count).ok().and_then(|count| ends[ends.len() - 1].checked_add(count));
+            ends.push(end.ok_or_else(|| wrong("more vectors than a batch holds"))?);
+        }
+        let vectors = one_each(&column, Buffer::from_slice_ref(&column.bytes), None)?;
+        let ends = OffsetBuffer::new(ScalarBuffer::from(ends));
+        let item = item(vectors.data_type().clone());
+        return Ok(Arc::new(ListArray::try_new(item, ends, vectors, Some(there.into()))?));
+    }
     let (mut bytes, mut nulls) = (column.bytes.to_vec(), None);
     if !column.counts.is_empty() {
         if column.counts.iter().any(|count| *count > 1) {
-            return Err(wrong("rows with several vectors are not exported"));
+            return Err(wrong("several vectors for a row, which it is not declared to have"));
         }
         let there: Vec<bool> = column.counts.iter().map(|count| *count > 0).collect();
         let mut spread = Vec::with_capacity(there.len() * each);
@@ -485,9 +506,18 @@ fn vector_array(column: VectorBatch) -> std::result::Result<ArrayRef, ArrowError
         }
         (bytes, nulls) = (spread, Some(NullBuffer::from(there)));
     }
-    let dimension = column.dimension as i32;
     // Of 64 bytes, as arrays are aligned.
-    let buffer = Buffer::from_slice_ref(&bytes);
+    one_each(&column, Buffer::from_slice_ref(&bytes), nulls)
+}
+
+/// Vectors one after the other, of which some may be null.
+fn one_each(
+    column: &VectorBatch,
+    buffer: Buffer,
+    nulls: Option<NullBuffer>,
+) -> std::result::Result<ArrayRef, ArrowError> {
+    let dimension = column.dimension as i32;
+    let each = column.element.vector_bytes(column.dimension).unwrap_or(0);
     fn list<T: ArrowPrimitiveType>(
         buffer: Buffer,
         dimension: i32,

@@ -37,7 +37,7 @@ impl Taken {
     /// The same rows, so that all rows of a part have vectors in the same columns: a request has them
     /// in all of its columns.
     pub fn parts(self) -> Vec<Taken> {
-        if self.batch.vectors.iter().all(|column| column.counts.is_empty()) {
+        if self.batch.vectors.iter().all(|column| !column.counts.contains(&0)) {
             return vec![self];
         }
         let rows = self.places.len();
@@ -58,9 +58,20 @@ impl Taken {
                     continue;
                 }
                 let each = column.element.vector_bytes(column.dimension).unwrap_or(0);
-                let bytes = column.bytes.slice(*done..*done + (end - start) * each);
+                let counts = column.counts.get(start..end).unwrap_or_default().to_vec();
+                let vectors: usize = match counts.is_empty() {
+                    true => end - start,
+                    false => counts.iter().map(|count| *count as usize).sum(),
+                };
+                let bytes = column.bytes.slice(*done..*done + vectors * each);
                 *done += bytes.len();
-                own.push(VectorBatch { bytes, counts: Vec::new(), ..column.clone() });
+                own.push(VectorBatch {
+                    name: column.name.clone(),
+                    element: column.element,
+                    dimension: column.dimension,
+                    bytes,
+                    counts: if counts.iter().all(|count| *count == 1) { vec![] } else { counts },
+                });
             }
             let forward = |column: &ForwardBatch| ForwardBatch {
                 name: column.name.clone(),
@@ -192,10 +203,9 @@ impl Intake {
                 fault(name, row, why);
             });
             let found = found.map_err(of_column)?;
-            let mut counts = vec![1; places.len()];
-            found.missing.iter().for_each(|row| counts[*row] = 0);
+            let mut counts = found.counts;
             with_any.iter_mut().zip(&counts).for_each(|(any, count)| *any |= *count > 0);
-            if found.missing.is_empty() {
+            if counts.iter().all(|count| *count == 1) {
                 counts.clear();
             }
             vectors.push(VectorBatch {

@@ -204,6 +204,65 @@ def test_rows_that_lack_a_vector_and_columns_that_share_a_name(server, wire, nam
     assert not list(tmp_path.glob("a.npy*")) and not list(tmp_path.glob("*.keys.npy*"))
 
 
+@pytest.mark.parametrize("data_type, dimension", [(FP32, 4), (BINARY32, 64)], ids=["FP32", "BINARY32"])
+@pytest.mark.parametrize("end", ["parquet", "arrow", "feather", "jsonl"])
+def test_rows_with_several_vectors_come_back_with_all_of_them(server, wire, name, tmp_path, end, data_type, dimension):
+    random, other, path = np.random.default_rng(4), name + "-2", tmp_path / f"a.{end}"
+    multi = {"multi": "true", "multi_max": "9", "metric_type": "Hamming" if data_type == BINARY32 else "Cosine"}
+    accepted(wire.create_collection(collection(name, column("v", dimension, data_type, params=multi))))
+
+    def vectors(count):
+        if data_type == BINARY32:
+            return random.integers(0, 256, (count, 8), np.uint8)
+        return random.normal(size=(count, 4)).astype(np.float32)
+    rows = {key: vectors(key % 9 + 1) for key in range(200)}
+    for first in range(0, 200, 20):
+        made = [insert(key, rows[key].tobytes()) for key in range(first, first + 20)]
+        accepted(wire.write(writing(name, *made, metas=[("v", data_type, dimension)])))
+    done(export_file(server, name, path))
+    flags = ["--metric", multi["metric_type"], "--param", "multi_max=9"] if end == "jsonl" else []
+    flags += ["--element", "BINARY32", "--vector", "v"] if data_type == BINARY32 else []
+    done(import_files(server, other, path, *flags, "--batch-rows", 7))
+    assert description(server, other) == description(server, name)
+    for probe in vectors(20):
+        asked = [accepted(wire.query(knn(
+            where, probe.tobytes(), column_name="v", topk=200, batch_count=1, dimension=dimension,
+            data_type=data_type, is_linear=True))).results[0] for where in (name, other)]
+        first, second = ([(d.primary_key, d.score) for d in result.documents] for result in asked)
+        assert first == second and len(first) == 200
+    again = tmp_path / f"b.{end}"
+    done(export_file(server, other, again))
+    if end == "jsonl":
+        assert again.read_text() == path.read_text()
+        line = json.loads(path.read_text().splitlines()[4])
+        assert line["_key"] == 4 and len(line["v"]) == 5
+    elif data_type == FP32:
+        read = {"parquet": pq.read_table, "feather": feather.read_table}.get(end)
+        table = read(again) if read else pa.ipc.open_file(again).read_all()
+        assert all(np.array_equal(np.array(v, np.float32), rows[n]) for n, v in enumerate(table["v"].to_pylist()))
+    failed(export_file(server, name, tmp_path / "a.npy"), 1, "several vectors for a row" if data_type == FP32 else "v")
+    accepted(wire.drop_collection(named(other)))
+
+
+def test_lists_of_vectors_of_other_tools_are_rows_with_several(server, wire, name, tmp_path):
+    lists = [[[1.0, 2.0], [3.0, 4.0]], None, [[5.0, 6.0]], []]
+    rows = pa.table({"id": [10, 11, 12, 13], "v": pa.array(lists, pa.list_(pa.list_(pa.float64())))})
+    pq.write_table(rows, tmp_path / "a.parquet")
+    ran = import_files(server, name, tmp_path / "a.parquet", "--skip-bad")
+    assert "imported 2 rows" in done(ran) and "2 bad rows" in ran.stdout and "it has no vector" in ran.stderr
+    assert description(server, name)[0]["v"][2]["multi"] == "true"
+    found = all_rows(server, name, "v", [3, 4])
+    assert {key: score for key, (score, _) in found.items()} == {10: 0.0, 12: 8.0}
+    # A row with one vector may leave out a pair of brackets.
+    (tmp_path / "a.jsonl").write_text('{"id": 20, "v": [3, 4]}\n{"id": 21, "v": [[3, 4], [0, 0]]}\n')
+    done(import_files(server, name, tmp_path / "a.jsonl"))
+    assert {20, 21} <= {key for key, (score, _) in all_rows(server, name, "v", [3, 4]).items() if score == 0}
+    (tmp_path / "b.jsonl").write_text('{"id": 30, "v": [[3, 4], [0]]}\n')
+    failed(import_files(server, name, tmp_path / "b.jsonl"), 1, "row 0", "vector 1: a vector of 1 numbers")
+    accepted(wire.create_collection(collection(name + "-2", column("v", 2))))
+    failed(import_files(server, name + "-2", tmp_path / "a.parquet"), 2, "one vector for each row, and the file lists")
+
+
 def test_a_kind_that_comes_late_is_in_the_file(server, wire, name, tmp_path):
     """Columns of a file have one type: what the first rows have is not all that there is."""
     rows = 70_000

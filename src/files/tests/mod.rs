@@ -194,7 +194,7 @@ fn all_values(batch: &RecordBatch) -> Vec<(String, Vec<Option<Value>>)> {
 fn all_vectors(array: &ArrayRef, element: ElementType) -> Vec<Vec<f32>> {
     let fail = |row, why| panic!("row {row}: {why}");
     let found = vectors(array, element, DIMENSION as u32, fail).expect("vectors");
-    assert!(found.missing.is_empty());
+    assert!(found.counts.iter().all(|count| *count == 1));
     let numbers: Vec<f32> =
         found.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
     numbers.chunks(DIMENSION).map(<[f32]>::to_vec).collect()
@@ -453,7 +453,7 @@ fn vectors_take_the_form_of_their_column_or_say_which_element_cannot() {
     let mut faults = Vec::new();
     let found = vectors(&wide, ElementType::Fp32, 1, |row, why| faults.push((row, why)));
     let found = found.expect("lists");
-    assert_eq!((found.bytes.len(), found.missing), (12, vec![2]));
+    assert_eq!((found.bytes.len(), found.counts), (12, vec![1, 1, 0, 1]));
     let words = [
         (1, "element 0 is 16777217, which FP32 does not hold exactly".to_owned()),
         (3, "element 0 is null".to_owned()),
@@ -482,6 +482,35 @@ fn sliced_lists_are_read_where_they_are() {
     let slice = list.slice(4, 3);
     assert_eq!(all_vectors(&slice, ElementType::Fp32), [[4.0; 4], [5.0; 4], [6.0; 4]]);
     assert_eq!(first_length(&slice), Some(DIMENSION));
+}
+
+#[test]
+fn lists_of_vectors_are_those_of_rows_with_several() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("a.jsonl");
+    let lines = ["[1, 2]", "[[3, 4], [5, 6]]", "null", "[]", "[[7, 8, 9]]", "[[7, 8], [9, 1e300]]"];
+    let lines: String = lines.iter().map(|v| format!("{{\"v\": {v}}}\n")).collect();
+    std::fs::write(&path, lines).expect("written");
+    let mut reader = open(&path).expect("opened");
+    assert_eq!(
+        form(reader.schema().field(0).data_type()),
+        Some(Form::Numbers(None, ElementType::Fp32))
+    );
+    assert!(several(reader.schema().field(0).data_type()).is_some());
+    let block = reader.read(10).expect("read").expect("rows");
+    assert_eq!(first_length(&block.columns[0]), Some(2));
+    for first in [0, 1] {
+        let slice = block.columns[0].slice(first, 6 - first);
+        let mut faults = Vec::new();
+        let found = vectors(&slice, ElementType::Int8, 2, |row, why| faults.push((row, why)));
+        let found = found.expect("vectors");
+        assert_eq!(found.counts, [1, 2, 0, 0, 1, 1][first..]);
+        let bytes = [1, 2, 3, 4, 5, 6, 0, 0, 0, 0];
+        assert_eq!(found.bytes, bytes[2 * first..], "zeros where rows are faulty");
+        assert_eq!(faults[0].0, 4 - first);
+        assert_eq!(faults[0].1, "vector 0: a vector of 3 numbers, and 2 are wanted");
+        assert!(faults[1].1.starts_with("vector 1: element 1 is "), "{}", faults[1].1);
+    }
 }
 
 fn json_error(text: &str) -> (Vec<String>, Option<String>) {
@@ -517,7 +546,9 @@ fn lines_of_json_that_are_wrong_are_named_by_line_and_column() {
         "{\"v\": [1, \"2\"]}",
         "column \"v\": line 4: an array with elements that are no numbers",
     );
-    check("{\"v\": [[1], [2]]}", "elements that are no numbers");
+    check("{\"v\": [[1], 2]}", "elements that are no numbers");
+    check("{\"v\": [[[1]]]}", "elements that are no numbers");
+    check("{\"v\": [{\"$bytes\": \"AA==\"}]}", "of another form than rows before");
     check("{\"v\": 7}", "a value, where other rows have arrays");
     check("{\"id\": [7]}", "an array, where rows before have values");
     check("{\"id\": 1, \"id\": 2}", "is there twice");

@@ -6,13 +6,14 @@ use std::io::{BufWriter, Write};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float16Type, Float32Type, Int8Type, Int16Type};
-use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::{DataType, SchemaRef};
+use arrow_array::{Array, ArrayRef, RecordBatch, UInt64Array};
+use arrow_schema::{DataType, Field, SchemaRef};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use serde_json::{Value as Json, json};
 
-use super::super::{Fault, Form, Read, form, values};
+use super::super::{Fault, Read, form, several, values};
 use crate::schema::Value;
 
 /// A file of lines.
@@ -23,9 +24,11 @@ pub(super) struct JsonWriter {
     is_plain: bool,
 }
 
-/// The cells of a column in a batch.
+/// The cells of a column in a batch: keys, one vector a row, several, or values.
 enum Cells<'a> {
+    Keys(&'a UInt64Array),
     Vectors(&'a ArrayRef),
+    Several(&'a ArrayRef),
     Values(Vec<Option<Value>>),
 }
 
@@ -36,13 +39,28 @@ impl JsonWriter {
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Read<()> {
-        fn cells(array: &ArrayRef) -> Read<Cells<'_>> {
-            if matches!(form(array.data_type()), Some(Form::Numbers(..))) {
-                return Ok(Cells::Vectors(array));
+        fn cells<'a>(field: &Field, array: &'a ArrayRef) -> Read<Cells<'a>> {
+            // Keys are whole numbers, whatever their kind.
+            if *field.data_type() == DataType::UInt64 && !field.is_nullable() {
+                return Ok(Cells::Keys(array.as_primitive()));
+            }
+            match array.data_type() {
+                of_many @ DataType::List(_) if several(of_many).is_some() => {
+                    return Ok(Cells::Several(array));
+                }
+                of_one @ DataType::FixedSizeList(item, _)
+                    if form(of_one).is_some() && item.data_type().is_numeric() =>
+                {
+                    return Ok(Cells::Vectors(array));
+                }
+                _ => {}
             }
             values(array, |_, _| ()).map(Cells::Values).map_err(Fault::new)
         }
-        let columns = batch.columns().iter().map(cells).collect::<Read<Vec<_>>>()?;
+        let schema = batch.schema();
+        let columns = schema.fields().iter().zip(batch.columns());
+        let columns =
+            columns.map(|(field, array)| cells(field, array)).collect::<Read<Vec<_>>>()?;
         for row in 0..batch.num_rows() {
             self.line(&columns, row).map_err(Fault::new)?;
         }
@@ -53,8 +71,18 @@ impl JsonWriter {
         for (at, (name, column)) in self.names.iter().zip(columns).enumerate() {
             write!(self.file, "{}{name}:", if at == 0 { '{' } else { ',' })?;
             match column {
-                Cells::Vectors(array) if array.is_null(row) => self.file.write_all(b"null")?,
+                Cells::Keys(keys) => write!(self.file, "{}", keys.value(row))?,
+                Cells::Vectors(array) | Cells::Several(array) if array.is_null(row) => {
+                    self.file.write_all(b"null")?;
+                }
                 Cells::Vectors(array) => write_vector(&mut self.file, array, row)?,
+                Cells::Several(array) => {
+                    write_vectors(
+                        &mut self.file,
+                        &array.as_list::<i32>().value(row),
+                        self.is_plain,
+                    )?;
+                }
                 Cells::Values(values) => {
                     let value = cell(values[row].as_ref(), self.is_plain);
                     serde_json::to_writer(&mut self.file, &value)?;
@@ -102,6 +130,24 @@ fn float(number: f64, as_json: Json) -> Json {
         f64::NEG_INFINITY => json!("-Infinity"),
         _ => as_json,
     }
+}
+
+/// All vectors of an array.
+fn write_vectors(file: &mut impl Write, vectors: &ArrayRef, is_plain: bool) -> std::io::Result<()> {
+    file.write_all(b"[")?;
+    for at in 0..vectors.len() {
+        if at > 0 {
+            file.write_all(b",")?;
+        }
+        match vectors.as_fixed_size_binary_opt() {
+            Some(packed) => {
+                let bytes = Value::Bytes(Bytes::copy_from_slice(packed.value(at)));
+                serde_json::to_writer(&mut *file, &cell(Some(&bytes), is_plain))?;
+            }
+            None => write_vector(file, vectors, at)?,
+        }
+    }
+    file.write_all(b"]")
 }
 
 fn write_vector(file: &mut impl Write, array: &ArrayRef, row: usize) -> std::io::Result<()> {

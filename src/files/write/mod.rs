@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use arrow_array::RecordBatch;
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::SchemaRef;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -175,16 +175,15 @@ fn sync(mut file: BufWriter<File>) -> Read<()> {
 
 /// Vectors are not compressed: it takes long and gains next to nothing. What else there is, is.
 fn properties(schema: &SchemaRef) -> Read<WriterProperties> {
-    let row_bytes: usize = schema.fields().iter().map(|field| row_bytes(field.data_type())).sum();
-    let rows = (GROUP_BYTES / row_bytes.max(1)).clamp(1, GROUP_ROWS);
     let mut properties = WriterProperties::builder()
-        .set_max_row_group_row_count(Some(rows))
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_max_row_group_bytes(Some(GROUP_BYTES))
         .set_compression(Compression::ZSTD(ZstdLevel::default()));
     let leaves = ArrowSchemaConverter::new().convert(schema).map_err(Fault::new)?;
     for leaf in leaves.columns() {
         let root = leaf.path().parts().first();
         let field = root.and_then(|name| schema.field_with_name(name).ok());
-        if field.is_some_and(|field| matches!(field.data_type(), DataType::FixedSizeList(..))) {
+        if field.is_some_and(|field| matches!(form(field.data_type()), Some(Form::Numbers(..)))) {
             properties = properties
                 .set_column_compression(leaf.path().clone(), Compression::UNCOMPRESSED)
                 .set_column_dictionary_enabled(leaf.path().clone(), false)
@@ -192,14 +191,6 @@ fn properties(schema: &SchemaRef) -> Read<WriterProperties> {
         }
     }
     Ok(properties.build())
-}
-
-fn row_bytes(data_type: &DataType) -> usize {
-    match form(data_type) {
-        Some(Form::Numbers(Some(dimension), _)) => dimension as usize * 4,
-        Some(Form::Bytes(Some(bytes))) => bytes as usize,
-        _ => 16,
-    }
 }
 
 #[cfg(test)]

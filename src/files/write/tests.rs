@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow_array::types::Int16Type;
 use arrow_array::{
-    ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, Int16Array, UInt64Array,
+    Array, ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, Int16Array, ListArray,
+    UInt64Array,
 };
-use arrow_schema::{Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
 
 use super::super::{Reader, Wanted, keys, values, vectors};
 use super::*;
@@ -118,6 +119,44 @@ fn rows_come_back_with_keys_vectors_and_kinds() {
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1, "{name}");
         std::fs::remove_file(&path).expect("removed");
     }
+}
+
+#[test]
+fn rows_with_several_vectors_come_back_with_all_of_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let batch = batch();
+    // 3 vectors, none, 1, and so on.
+    let lists = |vectors: ArrayRef| -> ArrayRef {
+        let lengths = [3, 0, 1, 2, 0, 0, 8];
+        let ends = arrow_buffer::OffsetBuffer::from_lengths(lengths);
+        let there: Vec<bool> = lengths.iter().map(|length| *length > 0).collect();
+        let item = Arc::new(Field::new("item", vectors.data_type().clone(), false));
+        Arc::new(ListArray::new(item, ends, vectors, Some(there.into())))
+    };
+    let columns = [
+        ("_key", batch.column(0).slice(0, 7), false),
+        ("v", lists(batch.column(1).clone()), true),
+        ("bits", lists(batch.column(2).clone()), true),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).expect("the columns fit");
+    let fail = |row: usize, why: String| panic!("row {row}: {why}");
+    let all = |batch: &RecordBatch| {
+        let v = vectors(batch.column(1), ElementType::Fp32, 2, fail).expect("vectors");
+        let bits = vectors(batch.column(2), ElementType::Binary32, 32, fail).expect("vectors");
+        assert_eq!(v.counts, [3, 0, 1, 2, 0, 0, 8]);
+        assert_eq!(v.counts, bits.counts);
+        (v.bytes, bits.bytes)
+    };
+    for name in ["a.parquet", "a.arrow", "a.feather", "a.jsonl"] {
+        let path = folder.path().join(name);
+        write(&path, &batch, WriteOptions::default());
+        assert_eq!(all(&read(&path)), all(&batch), "{name}");
+    }
+    let schema = batch.project(&[0, 1]).expect("two columns").schema();
+    let path = folder.path().join("a.npy");
+    let error = Writer::create(&path, Format::Npy, &schema, WriteOptions::default());
+    let error = error.expect_err("refused").to_string();
+    assert!(error.contains("several vectors for a row"), "{error}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use arrow_array::types::{Float16Type, Float32Type, Int8Type, Int16Type, UInt64Ty
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::{DataType, SchemaRef};
 
-use super::super::{Fault, Format, Read};
+use super::super::{Fault, Format, Read, several};
 use super::sync;
 
 /// Bytes of the header of a `.npy`, which is written again when the rows are counted.
@@ -31,6 +31,10 @@ impl Shape {
                 "it has room for one column of vectors, which --vectors names, and for no values",
             ));
         };
+        if several(vectors.data_type()).is_some() {
+            let why = "several vectors for a row, which .arrow, .parquet and .jsonl hold";
+            return Err(Fault::of_column(vectors.name(), why));
+        }
         let DataType::FixedSizeList(item, dimension) = vectors.data_type() else {
             let why = "vectors of INT4 or of bits, which .arrow, .parquet and .jsonl hold";
             return Err(Fault::of_column(vectors.name(), why));
