@@ -15,7 +15,7 @@ use arrow_ipc::reader::{RecordBatchDecoder, read_dictionary, read_footer_length}
 use arrow_ipc::{Endianness, Message, MessageHeader, MetadataVersion};
 use arrow_schema::{Schema, SchemaRef};
 
-use super::layout::{batch_row_bytes, check_memory, rows_of_block};
+use super::layout::{block_of, check_memory};
 use super::{Block, Fault, Read, Table};
 
 /// A file begins and ends with this; a stream does neither.
@@ -156,15 +156,9 @@ impl Table for IpcTable {
     fn read(&mut self, rows_max: usize) -> Read<Option<Block>> {
         loop {
             if let Some((batch, done)) = &mut self.batch
-                && *done < batch.num_rows()
+                && let Some(block) = block_of(batch, done, rows_max)
             {
-                let row_bytes = batch_row_bytes(batch);
-                let left = (batch.num_rows() - *done) as u64;
-                let rows = rows_of_block(rows_max, row_bytes, left);
-                let slice = batch.slice(*done, rows);
-                *done += rows;
-                let columns = slice.columns().to_vec();
-                return Ok(Some(Block { rows, columns, faults: Vec::new() }));
+                return Ok(Some(block));
             }
             // The old batch goes before the new one is read.
             self.batch = None;

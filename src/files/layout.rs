@@ -9,7 +9,7 @@ use arrow_array::{
 use arrow_buffer::{Buffer, ScalarBuffer};
 use arrow_schema::{DataType, Field, FieldRef};
 
-use super::{BLOCK_BYTES, DIMENSION_MAX, Fault, Read, memory_max};
+use super::{BLOCK_BYTES, Block, DIMENSION_MAX, Fault, Read, memory_max};
 
 /// The column of files that have one without a name.
 pub(super) const VECTOR: &str = "vector";
@@ -45,11 +45,15 @@ pub(super) fn rows_of_block(rows_max: usize, row_bytes: usize, left: u64) -> usi
     fits.min(rows_max).min(usize::try_from(left).unwrap_or(usize::MAX))
 }
 
-/// Bytes of a row of a batch on average.
-pub(super) fn batch_row_bytes(batch: &RecordBatch) -> usize {
+/// The next rows of a batch of which so many are done, as many as a block may have; `None` at its end.
+pub(super) fn block_of(batch: &RecordBatch, done: &mut usize, rows_max: usize) -> Option<Block> {
+    let left = batch.num_rows().checked_sub(*done).filter(|left| *left > 0)?;
     let bytes = |array: &ArrayRef| array.to_data().get_slice_memory_size().unwrap_or(0);
     let bytes: usize = batch.columns().iter().map(bytes).sum();
-    bytes / batch.num_rows().max(1)
+    let rows = rows_of_block(rows_max, bytes / batch.num_rows(), left as u64);
+    let columns = batch.slice(*done, rows).columns().to_vec();
+    *done += rows;
+    Some(Block { rows, columns, faults: Vec::new() })
 }
 
 /// Rows and dimension of an array, whose product overflows nothing then.

@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReaderBuilder,
 };
 
-use super::layout::{batch_row_bytes, rows_of_block};
+use super::layout::block_of;
 use super::{BLOCK_BYTES, Block, Fault, Read, Table};
 
 /// Most rows decoded at once.
@@ -143,14 +143,9 @@ impl Table for ParquetTable {
     fn read(&mut self, rows_max: usize) -> Read<Option<Block>> {
         loop {
             if let Some((batch, done)) = &mut self.batch
-                && *done < batch.num_rows()
+                && let Some(block) = block_of(batch, done, rows_max)
             {
-                let row_bytes = batch_row_bytes(batch);
-                let left = (batch.num_rows() - *done) as u64;
-                let rows = rows_of_block(rows_max, row_bytes, left);
-                let columns = batch.slice(*done, rows).columns().to_vec();
-                *done += rows;
-                return Ok(Some(Block { rows, columns, faults: Vec::new() }));
+                return Ok(Some(block));
             }
             let Some(batch) = self.reader()?.next() else { return Ok(None) };
             let batch = self.reorder(&batch.map_err(Fault::new)?)?;
