@@ -337,6 +337,23 @@ def test_a_name_that_is_there_twice_is_refused(api, filled):
                     headers={"content-type": "application/json"})
 
 
+def test_a_list_of_values_is_no_object(api, filled):
+    fresh = f"{filled}-2"
+    column, query = [VECTORS[0]["name"], "FP32", 2], {"vector": [1, 0], "topk": 1}
+    for method, path, body, name in (
+            ("POST", f"{filled}/query", {**query, "params": [9]}, "params"),
+            ("POST", f"{filled}/query", {**query, "group": ["any", 1]}, "group"),
+            ("POST", f"{filled}/query", {**query, "aggregation": ["votes", 1, 1]}, "aggregation"),
+            ("POST", f"{filled}/rows", {"operation": "upsert", "rows": [{"key": 1, "lsn": [1, ""]}]}, "lsn"),
+            ("PATCH", filled, {"add_forwards": [["size", "int64"]]}, "add_forwards"),
+            ("POST", "/aliases", {"changes": [["newest", "photos"]]}, "changes"),
+            ("PUT", fresh, {"vectors": [column]}, "vectors"),
+            ("PUT", fresh, {"vectors": VECTORS, "forwards": [["size", "int64"]]}, "forwards"),
+            ("PUT", fresh, {"vectors": VECTORS, "ttl": ["", 60_000]}, "ttl")):
+        api.refused(400, "INVALID_ARGUMENT", method, path, body, name, "expected an object")
+    api.refused(404, "NOT_FOUND", "GET", fresh)
+
+
 def test_rows_of_a_repository_have_their_place_in_its_stream(api, wire, at, name):
     accepted(wire.create_collection(collection(name, repository=repository())))
     number = wire.describe_collection(named(name)).collection.magic_number

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tonic::Request;
 use utoipa::ToSchema;
 
-use super::object::each_once;
+use super::object::{all_named, each_once, maybe_named};
 use super::{Answer, Call, Line, Outcome, message};
 use crate::server::http::Http;
 use crate::server::proto::voisin_v1::voisin_server::Voisin;
@@ -184,15 +184,16 @@ impl Ttl {
 }))]
 pub(super) struct NewCollection {
     /// The index columns, at least one.
+    #[serde(deserialize_with = "all_named")]
     vectors: Vec<VectorColumn>,
     /// The forward columns.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "all_named")]
     forwards: Vec<ForwardColumn>,
     /// Rows after which a segment is sealed; 0 lets the server decide.
     #[serde(default)]
     segment_rows_max: u64,
     /// When rows expire; left out: never.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_named")]
     ttl: Option<Ttl>,
     /// Gives each row a version: a number that every write of it raises, in the forward column
     /// `_version`. Writes may name the version that they change.
@@ -263,7 +264,7 @@ struct Unserved {
 #[schema(example = json!({ "add_forwards": [{ "name": "size", "type": "int64" }] }))]
 pub(super) struct CollectionChange {
     /// Forward columns to add; the rows that there are have no values in them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "all_named")]
     add_forwards: Vec<ForwardColumn>,
     /// For index columns by name: `ef_search`, `nprobe`, `recall_target` or `refine_k`, which hold for
     /// queries that say nothing. Empty text takes a parameter back.
@@ -314,6 +315,7 @@ impl<'de> Deserialize<'de> for TtlChange {
 #[schema(example = json!({ "changes": [{ "alias": "newest", "collection": "photos" }] }))]
 pub(super) struct AliasChanges {
     /// Made in this order and seen all together or not at all.
+    #[serde(deserialize_with = "all_named")]
     changes: Vec<AliasChange>,
 }
 

@@ -14,7 +14,7 @@ use super::columns::{forward_names, vector_names};
 use super::filter::{Param, filter_params};
 use super::hits::QueryResult;
 use super::keys::{Key, KeyForm};
-use super::object::each_once;
+use super::object::{each_once, maybe_named, named};
 use super::vectors::{VectorForm, element_number, vector, vectors};
 use super::{Answer, Call, Outcome, message};
 use crate::error::Error;
@@ -58,7 +58,7 @@ pub(super) struct Query<'a> {
     #[serde(default)]
     metric: Option<Metric>,
     /// How to search.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "named")]
     params: SearchParams,
     /// The forward columns to return; left out: all. An empty list is the quickest.
     #[serde(default)]
@@ -81,7 +81,7 @@ pub(super) struct Query<'a> {
     #[serde(default)]
     negatives: Vec<Key>,
     /// Finds the `topk` nearest groups of rows.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_named")]
     group: Option<Group>,
     /// What the scores are; hits come nearest first whatever it is. Left out: distance. Not for votes and
     /// max_sim.
@@ -91,7 +91,7 @@ pub(super) struct Query<'a> {
     #[serde(default)]
     return_vectors: Vec<String>,
     /// One list of rows for all query vectors together.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_named")]
     aggregation: Option<Aggregation>,
 }
 

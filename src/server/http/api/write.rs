@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::filter::{Selection, filter_params};
 use super::keys::{Key, KeyForm, KeyOut, line_key};
-use super::object::each_once;
+use super::object::{each_once, maybe_named};
 use super::refusal::no_row;
 use super::values::{Uint64, Value};
 use super::vectors::{VectorForm, Vectors, element_number, vectors};
@@ -90,7 +90,7 @@ struct NewRow<'a> {
     if_version: Uint64,
     /// Collections that follow a repository: where in its stream the row comes from. Where one row of a batch
     /// has it, all must.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "maybe_named")]
     lsn: Option<Lsn>,
 }
 
