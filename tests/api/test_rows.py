@@ -354,6 +354,23 @@ def test_a_list_of_values_is_no_object(api, filled):
     api.refused(404, "NOT_FOUND", "GET", fresh)
 
 
+def test_rows_that_name_few_columns_do_not_take_the_room_of_all(start_server):
+    own = start_server(settings={"limits.message_bytes_max": 1 << 20})
+    api = Api(own)
+    names = [f"f{n}" for n in range(500)]
+    api.ok("PUT", "/collections/wide", {"vectors": VECTORS, "forwards": [{"name": n} for n in names]}, status=201)
+    rows = [{"key": key} for key in range(20_000)] + [{"key": 20_000, "values": dict.fromkeys(names, 1)}]
+    # A thousand bytes for each row, in a body of sixteen for each.
+    api.refused(413, "OUT_OF_RANGE", "POST", "/collections/wide/rows", {"operation": "upsert", "rows": rows},
+                "limits.message_bytes_max")
+    few = [{"key": key, "vectors": {"v": [key, 0]}} for key in range(1_000)]
+    few[-1]["values"] = dict.fromkeys(names, 1)
+    assert api.ok("POST", "/collections/wide/rows", {"operation": "upsert", "rows": few})["rows_applied"] == 1_000
+    assert api.ok("GET", "/collections/wide/rows/999?forwards=f0,f499")["values"] == {"f0": 1, "f499": 1}
+    assert api.ok("GET", "/collections/wide/rows/998?forwards=f0,f499")["values"] == {"f0": None, "f499": None}
+    api.close()
+
+
 def test_rows_of_a_repository_have_their_place_in_its_stream(api, wire, at, name):
     accepted(wire.create_collection(collection(name, repository=repository())))
     number = wire.describe_collection(named(name)).collection.magic_number

@@ -1,6 +1,6 @@
 //! Writing rows, and deleting them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -157,21 +157,58 @@ impl FailureCode {
     }
 }
 
+/// Bytes of the contract's message that a row takes at least in a forward column, and in an index column.
+const VALUE_BYTES_MIN: u64 = 2;
+const COUNT_BYTES_MIN: u64 = 1;
+
 /// Rows of a batch, gathered into columns as the contract has them.
 struct Gathered<'a> {
     schema: &'a CollectionSchema,
     request: wire::WriteRequest,
-    /// The bytes of the vectors of each column of the request.
-    vectors: Vec<Vec<u8>>,
+    /// For each index column of the request its position in the schema, and the bytes of its vectors.
+    vectors: Vec<(usize, Vec<u8>)>,
+    /// Where in the request each index column and each forward column is.
+    vector_places: HashMap<String, usize>,
+    forward_places: HashMap<String, usize>,
+    /// Rows of the batch.
+    rows: u64,
+    /// Bytes that a message may have.
+    bytes_max: u64,
 }
 
 impl<'a> Gathered<'a> {
-    fn new(schema: &'a CollectionSchema, collection: &str) -> Self {
+    fn new(schema: &'a CollectionSchema, collection: &str, rows: usize, bytes_max: u64) -> Self {
         let collection = collection.to_owned();
         // Each row has its own operation; this one is that of no rows.
         let operation = wire::Operation::Upsert.into();
         let request = wire::WriteRequest { collection, operation, ..Default::default() };
-        Gathered { schema, request, vectors: Vec::new() }
+        Gathered {
+            schema,
+            request,
+            vectors: Vec::new(),
+            vector_places: HashMap::new(),
+            forward_places: HashMap::new(),
+            rows: rows as u64,
+            bytes_max,
+        }
+    }
+
+    /// Refuses one more column where the message would be too large: rows need not name the columns that
+    /// they have nothing in, but take their place in each.
+    fn admit(&self, vectors: u64, forwards: u64) -> Outcome<()> {
+        let vectors = self.vectors.len() as u64 + vectors;
+        let forwards = self.request.forwards.len() as u64 + forwards;
+        let each = COUNT_BYTES_MIN * vectors + VALUE_BYTES_MIN * forwards;
+        let value = self.rows.saturating_mul(each);
+        if value <= self.bytes_max {
+            return Ok(());
+        }
+        Err(Refused::from(Error::LimitExceeded {
+            what: "size in bytes of a write with each of its rows in each of its columns",
+            value,
+            limit: self.bytes_max,
+            setting: "limits.message_bytes_max",
+        }))
     }
 
     fn take(&mut self, row: NewRow<'_>, operation: Operation) -> Outcome<()> {
@@ -186,54 +223,66 @@ impl<'a> Gathered<'a> {
             return Ok(());
         }
         for (name, raw) in row.vectors {
-            let column = self.schema.column_position(&name);
-            let column = column.ok_or_else(|| self.no_column(&name))?;
-            let column = &self.schema.columns[column];
+            let place = match self.vector_places.get(&name) {
+                Some(place) => *place,
+                None => self.add_vectors(name)?,
+            };
+            let column = &self.schema.columns[self.vectors[place].0];
             let misfit = |detail| {
                 let column = column.name.clone();
                 Refused::from(Error::MismatchedDimension { row: position, column, detail })
             };
             let Vectors { bytes, count } = vectors(column, raw).map_err(misfit)?;
-            let place = match self.request.vectors.iter().position(|known| known.name == name) {
-                Some(place) => place,
-                None => {
-                    self.request.vectors.push(wire::VectorColumn {
-                        element: element_number(column.element),
-                        dimension: column.dimension,
-                        name,
-                        ..Default::default()
-                    });
-                    self.vectors.push(Vec::new());
-                    self.vectors.len() - 1
-                }
-            };
             // Rows before it that did not name the column have none there.
             let counts = &mut self.request.vectors[place].counts;
             counts.resize(position, 0);
             counts.push(count);
-            self.vectors[place].extend_from_slice(&bytes);
+            self.vectors[place].1.extend_from_slice(&bytes);
         }
         for (name, value) in row.values {
-            let forwards = &mut self.request.forwards;
-            let place = forwards.iter().position(|known| known.name == name).unwrap_or_else(|| {
-                forwards.push(wire::ForwardColumn { name, values: Vec::new() });
-                forwards.len() - 1
-            });
-            let values = &mut forwards[place].values;
+            let place = match self.forward_places.get(&name) {
+                Some(place) => *place,
+                None => self.add_forward(name)?,
+            };
+            let values = &mut self.request.forwards[place].values;
             values.resize(position, wire::Value::default());
             values.push(wire::Value { kind: value.0 });
         }
         Ok(())
     }
 
-    fn no_column(&self, name: &str) -> Refused {
-        let collection = self.schema.name.clone();
-        Refused::from(Error::ColumnNotFound { collection, column: name.to_owned() })
+    /// Adds an index column to the request, and says where.
+    fn add_vectors(&mut self, name: String) -> Outcome<usize> {
+        let Some(position) = self.schema.column_position(&name) else {
+            let collection = self.schema.name.clone();
+            return Err(Refused::from(Error::ColumnNotFound { collection, column: name }));
+        };
+        self.admit(1, 0)?;
+        let column = &self.schema.columns[position];
+        self.request.vectors.push(wire::VectorColumn {
+            element: element_number(column.element),
+            dimension: column.dimension,
+            name: name.clone(),
+            ..Default::default()
+        });
+        let place = self.vectors.len();
+        self.vectors.push((position, Vec::new()));
+        self.vector_places.insert(name, place);
+        Ok(place)
+    }
+
+    /// Adds a forward column to the request, and says where.
+    fn add_forward(&mut self, name: String) -> Outcome<usize> {
+        self.admit(0, 1)?;
+        let place = self.request.forwards.len();
+        self.request.forwards.push(wire::ForwardColumn { name: name.clone(), values: Vec::new() });
+        self.forward_places.insert(name, place);
+        Ok(place)
     }
 
     fn request(mut self) -> wire::WriteRequest {
         let rows = self.request.keys.len();
-        for (column, bytes) in self.request.vectors.iter_mut().zip(self.vectors) {
+        for (column, (_, bytes)) in self.request.vectors.iter_mut().zip(self.vectors) {
             column.counts.resize(rows, 0);
             column.vectors = bytes.into();
         }
@@ -268,7 +317,8 @@ pub(super) async fn write(State(http): State<Http>, call: Call) -> Outcome<Answe
     let collection = http.database.collection(call.line.name())?;
     check_rows(batch.rows.len(), http.limits.write_rows_max)?;
     let request = super::if_long(call.body.len(), || {
-        let mut gathered = Gathered::new(collection.schema(), call.line.name());
+        let (rows, bytes_max) = (batch.rows.len(), http.limits.message_bytes_max as u64);
+        let mut gathered = Gathered::new(collection.schema(), call.line.name(), rows, bytes_max);
         for (position, raw) in batch.rows.iter().enumerate() {
             let row = new_row(raw)
                 .map_err(|words| Refused::invalid(format!("row {position}: {words}")))?;
