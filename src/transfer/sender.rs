@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Result, TransferError};
-use crate::server::client::{Client, PreparedWrite, RowFailure, WriteStream};
+use crate::server::client::{Client, ClientError, PreparedWrite, RowFailure, WriteStream};
 
 /// Most batches under way; the server works on 8 of a stream, and the others are on the wire.
 const IN_FLIGHT_MAX: usize = 12;
@@ -49,6 +50,9 @@ pub(super) struct Sender {
     patience: Duration,
     /// Whether a later batch must be written after an earlier one also where it was written before it.
     keeps_order: bool,
+    /// A connection that is being made. It is kept while others are waited for: begun anew each time, one
+    /// that takes long would never be there.
+    connecting: Option<BoxFuture<'static, std::result::Result<WriteStream, ClientError>>>,
     stream: Option<WriteStream>,
     in_flight: VecDeque<Numbered>,
     /// Batches to send before any other.
@@ -88,6 +92,7 @@ impl Sender {
             address: address.to_owned(),
             patience,
             keeps_order,
+            connecting: None,
             stream: None,
             in_flight: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -148,20 +153,24 @@ impl Sender {
             sleep_until(trouble.next).await;
         }
         if self.stream.is_none() {
-            let connected = async {
-                let mut client = Client::connect(&self.address).await?;
-                client.write_stream(IN_FLIGHT_MAX).await
-            };
-            match connected.await {
+            let address = &self.address;
+            let connecting =
+                self.connecting.get_or_insert_with(|| Box::pin(connect(address.clone())));
+            let connected = connecting.await;
+            self.connecting = None;
+            match connected {
                 Ok(stream) => self.stream = Some(stream),
                 Err(cause) if cause.is_passing() => return self.wait(cause.to_string()),
                 Err(cause) => return Err(cause.into()),
             }
         }
-        if let (Some(stream), Some(batch)) = (&self.stream, self.waiting.pop_front()) {
-            // There is room for it: no more are on their way than the stream was opened for.
-            stream.send(&batch.batch.write).await;
-            self.in_flight.push_back(batch);
+        if let Some(stream) = &self.stream {
+            // A batch that was taken must be sent without a pause in which this may be dropped.
+            stream.ready().await;
+            if let Some(batch) = self.waiting.pop_front() {
+                stream.send(&batch.batch.write);
+                self.in_flight.push_back(batch);
+            }
         }
         Ok(())
     }
@@ -223,4 +232,9 @@ impl Sender {
         }
         Ok(())
     }
+}
+
+async fn connect(address: String) -> std::result::Result<WriteStream, ClientError> {
+    let mut client = Client::connect(&address).await?;
+    client.write_stream(IN_FLIGHT_MAX).await
 }

@@ -1,7 +1,10 @@
 """What the tests of `voisin import` and `voisin export` share: running them, and reading rows back."""
 
+import asyncio
+import contextlib
 import json
 import subprocess
+import threading
 
 import numpy as np
 
@@ -76,3 +79,36 @@ def state_of(path):
         return json.loads((path.parent / (path.name + ".voisin-import")).read_text())["standing"]
     except (OSError, ValueError):
         return {"acknowledged": 0, "is_finished": False}
+
+
+@contextlib.contextmanager
+def far_away(address, seconds):
+    """The address of a server that is as many seconds away, in each direction."""
+    host, port = address.rsplit(":", 1)
+    ready, way = threading.Event(), {}
+
+    async def carry(reader, writer):
+        while data := await reader.read(65_536):
+            way["loop"].call_later(seconds, writer.write, data)
+        way["loop"].call_later(seconds, writer.close)
+
+    async def meet(reader, writer):
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        with contextlib.suppress(OSError):
+            await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+
+    async def stand():
+        between = await asyncio.start_server(meet, "127.0.0.1", 0)
+        way.update(loop=asyncio.get_running_loop(), stop=asyncio.Event(), port=between.sockets[0].getsockname()[1])
+        ready.set()
+        await way["stop"].wait()
+        between.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(stand()), daemon=True)
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield f"127.0.0.1:{way['port']}"
+    finally:
+        way["loop"].call_soon_threadsafe(way["stop"].set)
+        thread.join(10)

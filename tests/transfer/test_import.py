@@ -10,7 +10,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from moving import (all_rows, begin_import, description, done, failed, import_files, run_voisin, squares,
+from moving import (all_rows, begin_import, description, done, failed, far_away, import_files, run_voisin, squares,
                     state_of)
 from proxima import BINARY32, FP16, INT8, accepted, collection, column, named, repository
 from server import eventually
@@ -550,6 +550,14 @@ def test_a_busy_server_is_asked_again(start_server, tmp_path):
     path, vectors = many(tmp_path, 5_000)
     done(import_files(server, "c", path, "--batch-rows", 20, "--mode", "upsert"))
     assert len(all_rows(server, "c", "v", PROBE)) == len(vectors)
+
+
+def test_a_server_far_away_is_reached(server, name, tmp_path, vectors):
+    path = tmp_path / "t.parquet"
+    pq.write_table(table(vectors), path)
+    with far_away(server.grpc, 0.3) as address:
+        done(run_voisin("import", path, "--collection", name, "--server", address, "--batch-rows", 50))
+    check_rows(server, name, vectors, [n * 3 for n in range(ROWS)])
 
 
 def test_patience_ends(start_server, tmp_path):

@@ -123,11 +123,16 @@ pub struct WriteStream {
 }
 
 impl WriteStream {
-    /// Sends a batch. Waits while as many are on their way as the stream was opened for; what the
-    /// server does not take is told by [`WriteStream::next`].
-    pub async fn send(&self, write: &PreparedWrite) {
+    /// Waits while as many batches are on their way as the stream was opened for.
+    pub async fn ready(&self) {
         // A stream that has ended says so where it is read.
-        let _ = self.requests.send(write.0.clone()).await;
+        let _ = self.requests.reserve().await;
+    }
+
+    /// Sends a batch, for which [`WriteStream::ready`] has found room; what the server does not take is
+    /// told by [`WriteStream::next`].
+    pub fn send(&self, write: &PreparedWrite) {
+        let _ = self.requests.try_send(write.0.clone());
     }
 
     /// What became of the oldest batch that this was not told of. Fails when the stream has broken or
