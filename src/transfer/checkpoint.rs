@@ -82,6 +82,15 @@ pub(super) struct Standing {
     pub is_finished: bool,
 }
 
+impl Standing {
+    /// True for what an import can have written.
+    fn is_sound(&self) -> bool {
+        let refused = &self.refused;
+        refused.is_sorted_by(|a, b| a < b)
+            && refused.last().is_none_or(|last| *last < self.acknowledged)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Saved {
     voisin_import: u32,
@@ -123,6 +132,9 @@ impl Checkpoint {
                 })?;
                 if saved.voisin_import != FORMAT {
                     return Err(of_file(format!("form {}, not {FORMAT}", saved.voisin_import)));
+                }
+                if !saved.standing.is_sound() {
+                    return Err(of_file("its numbers of rows cannot be; it is damaged".to_owned()));
                 }
                 if saved.job == job {
                     standing = saved.standing;
@@ -197,6 +209,9 @@ impl Checkpoint {
         file.write_all(b"\n")?;
         file.sync_all()?;
         std::fs::rename(&new, &self.path)?;
+        // What is promised before rows are sent must be there after a loss of power, too.
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
         self.lock = Some(file);
         Ok(())
     }
@@ -289,6 +304,17 @@ mod tests {
             let error = error.err().expect("refused").to_string();
             assert!(error.contains("not a file that an import left"), "{error}");
             assert_eq!(std::fs::read_to_string(&path).expect("there"), other);
+        }
+        std::fs::remove_file(&path).expect("removed");
+        drop(Checkpoint::open(path.clone(), job(folder.path(), "a")).expect("begun"));
+        let begun = std::fs::read_to_string(&path).expect("there");
+        for refused in ["[0]", "[7, 5]", "[5, 5]"] {
+            let damaged = begun.replace("\"refused\": []", &format!("\"refused\": {refused}"));
+            assert_ne!(damaged, begun);
+            std::fs::write(&path, damaged).expect("written");
+            let error = Checkpoint::open(path.clone(), job(folder.path(), "a"));
+            let error = error.err().expect("refused").to_string();
+            assert!(error.contains("it is damaged"), "{error}");
         }
         let nowhere = folder.path().join("none").join("state");
         let error = Checkpoint::open(nowhere, job(folder.path(), "a")).err().expect("no folder");
