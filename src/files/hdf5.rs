@@ -111,7 +111,7 @@ impl Item {
             DType::U16 => Item::U16,
             DType::U32 => Item::U32,
             DType::U64 => Item::U64,
-            DType::String => Item::Bytes(element_bytes),
+            DType::String if element_bytes > 0 => Item::Bytes(element_bytes),
             DType::VariableLengthString => Item::Text,
             // What h5py makes of truth values.
             DType::Enum(names) if element_bytes == 1 && *names == ["FALSE", "TRUE"] => Item::Bool,
