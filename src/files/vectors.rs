@@ -308,30 +308,10 @@ impl Lists<'_> {
                     out.extend(x.to_le_bytes());
                 }
             }
-            ElementType::Int8 => {
-                for at in start..end {
-                    let x: i8 = numbers.whole(at, element).map_err(|why| fails(at, why))?;
-                    out.extend(x.to_le_bytes());
-                }
-            }
-            ElementType::Int16 => {
-                for at in start..end {
-                    let x: i16 = numbers.whole(at, element).map_err(|why| fails(at, why))?;
-                    out.extend(x.to_le_bytes());
-                }
-            }
-            ElementType::Binary32 => {
-                for at in start..end {
-                    let word: u32 = numbers.whole(at, element).map_err(|why| fails(at, why))?;
-                    out.extend(word.to_le_bytes());
-                }
-            }
-            ElementType::Binary64 => {
-                for at in start..end {
-                    let word: u64 = numbers.whole(at, element).map_err(|why| fails(at, why))?;
-                    out.extend(word.to_le_bytes());
-                }
-            }
+            ElementType::Int8 => self.wholes(start..end, element, i8::to_le_bytes, out)?,
+            ElementType::Int16 => self.wholes(start..end, element, i16::to_le_bytes, out)?,
+            ElementType::Binary32 => self.wholes(start..end, element, u32::to_le_bytes, out)?,
+            ElementType::Binary64 => self.wholes(start..end, element, u64::to_le_bytes, out)?,
             ElementType::Int4 => {
                 for pair in (start..end).step_by(2) {
                     let mut byte = 0;
@@ -345,6 +325,24 @@ impl Lists<'_> {
                     out.push(byte);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whole numbers of these places, or words for the first that is none of its type.
+    fn wholes<T: TryFrom<i128>, const N: usize>(
+        &self,
+        places: std::ops::Range<usize>,
+        element: ElementType,
+        bytes: impl Fn(T) -> [u8; N],
+        out: &mut Vec<u8>,
+    ) -> std::result::Result<(), String> {
+        for (number, at) in places.enumerate() {
+            let x: T = self
+                .numbers
+                .whole(at, element)
+                .map_err(|why| format!("element {number} is {why}"))?;
+            out.extend(bytes(x));
         }
         Ok(())
     }
