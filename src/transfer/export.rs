@@ -337,7 +337,7 @@ impl Job {
         kinds: &[KindSet],
         pending: &mut Pending,
     ) -> Result<()> {
-        let rows = std::mem::take(&mut pending.rows);
+        let rows = pending.take();
         if rows.keys.is_empty() {
             return Ok(());
         }
@@ -395,19 +395,25 @@ async fn rest(mut stream: RowStream, mut kinds: Vec<KindSet>) -> Result<Read> {
 /// Rows that are not written yet.
 #[derive(Default)]
 struct Pending {
+    /// Without the bytes of vectors.
     rows: RowBatch,
+    /// Those, column by column.
+    bytes: Vec<Vec<u8>>,
 }
 
 impl Pending {
     /// Adds rows behind those there are; true when it is time to write them.
-    fn add(&mut self, more: RowBatch) -> Result<bool> {
+    fn add(&mut self, mut more: RowBatch) -> Result<bool> {
+        let bytes = more.vectors.iter_mut().map(|column| std::mem::take(&mut column.bytes));
+        self.bytes.resize_with(self.bytes.len().max(bytes.len()), Vec::new);
+        self.bytes.iter_mut().zip(bytes).for_each(|(all, more)| all.extend_from_slice(&more));
         if self.rows.keys.is_empty() {
             self.rows = more;
         } else {
             let before = self.rows.keys.len();
             self.rows.keys.extend(more.keys);
             for (column, more) in self.rows.vectors.iter_mut().zip(more.vectors) {
-                append_vectors(column, more, before, self.rows.keys.len() - before);
+                append_counts(column, more, before, self.rows.keys.len() - before);
             }
             for (column, more) in self.rows.forwards.iter_mut().zip(more.forwards) {
                 column.values.extend(more.values);
@@ -423,12 +429,19 @@ impl Pending {
         if !fits {
             return Err(TransferError::failed("the server answers with columns of other lengths"));
         }
-        let bytes: usize = self.rows.vectors.iter().map(|column| column.bytes.len()).sum();
+        let bytes: usize = self.bytes.iter().map(Vec::len).sum();
         Ok(rows >= BATCH_ROWS || bytes >= BATCH_BYTES)
+    }
+
+    /// All of them; nothing is left.
+    fn take(&mut self) -> RowBatch {
+        let Pending { mut rows, bytes } = std::mem::take(self);
+        rows.vectors.iter_mut().zip(bytes).for_each(|(column, all)| column.bytes = all.into());
+        rows
     }
 }
 
-fn append_vectors(column: &mut VectorBatch, more: VectorBatch, before: usize, rows: usize) {
+fn append_counts(column: &mut VectorBatch, more: VectorBatch, before: usize, rows: usize) {
     if column.counts.is_empty() != more.counts.is_empty() {
         if column.counts.is_empty() {
             column.counts = vec![1; before];
@@ -437,9 +450,6 @@ fn append_vectors(column: &mut VectorBatch, more: VectorBatch, before: usize, ro
         }
     }
     column.counts.extend(more.counts);
-    let mut bytes = Vec::from(std::mem::take(&mut column.bytes));
-    bytes.extend_from_slice(&more.bytes);
-    column.bytes = bytes.into();
 }
 
 fn item_type(element: ElementType) -> Option<DataType> {
