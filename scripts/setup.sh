@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 goal=${1:-build}
-rust_min=1.90
+rust_min=1.92
 cmake_min=3.24
 
 say() { echo "setup: $*" >&2; }
@@ -126,6 +126,7 @@ has_cmake || missing+=(cmake)
 has_compiler || missing+=(g++)
 # A BLAS that is there but not in use is not repaired by installing; check_openblas speaks then.
 has_openblas || compgen -G '/usr/lib/*/openblas*/libblas.so' >/dev/null || missing+=(libopenblas-dev)
+command -v nasm >/dev/null || [ "$(uname -m)" != x86_64 ] || missing+=(nasm)
 if [ "$goal" = test ]; then
     has_venv || missing+=(python3 python3-venv)
 fi
