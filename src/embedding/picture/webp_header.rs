@@ -1,0 +1,87 @@
+//! What the chunks of a WebP file say, before a decoder believes any of them: the decoder makes room for as many
+//! pixels as the bit stream within claims, which need not be what the file's header says.
+//! <https://developers.google.com/speed/webp/docs/riff_container>
+
+use super::{Format, PictureError};
+
+/// Bytes of a chunk's name and size.
+const CHUNK_HEADER: usize = 8;
+/// Bytes of a frame's header, before its own chunks.
+const FRAME_HEADER: usize = 16;
+
+/// What a file says of itself.
+pub(super) struct Header<'a> {
+    pub width: u32,
+    pub height: u32,
+    /// EXIF data, where it has some.
+    pub exif: Option<&'a [u8]>,
+}
+
+/// Reads the chunks. Fails when there is no size, and when a bit stream claims more than the file's header.
+pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, PictureError> {
+    let damaged = |reason: String| PictureError::damaged(Format::WebP, reason);
+    // After "RIFF", its size and "WEBP".
+    let chunks = Chunks { bytes: bytes.get(12..).unwrap_or_default() };
+    let mut canvas = None;
+    let mut exif = None;
+    for (name, body) in chunks {
+        if name == b"EXIF" && exif.is_none() {
+            exif = Some(body);
+        }
+        let within = if name == b"ANMF" { body.get(FRAME_HEADER..) } else { None };
+        let frames = Chunks { bytes: within.unwrap_or_default() };
+        for (name, body) in std::iter::once((name, body)).chain(frames) {
+            let Some((width, height)) = shape(name, body) else { continue };
+            // The first chunk is the file's header, or all there is.
+            let (wide, high) = *canvas.get_or_insert((width, height));
+            if width > wide || height > high {
+                return Err(damaged(format!(
+                    "its pixels are {width} x {height}, while its header says {wide} x {high}"
+                )));
+            }
+        }
+    }
+    match canvas {
+        Some((width, height)) if width > 0 && height > 0 => Ok(Header { width, height, exif }),
+        Some((width, height)) => Err(damaged(format!("it is {width} x {height}"))),
+        None => Err(damaged("no chunk tells its size".to_owned())),
+    }
+}
+
+/// The size that a chunk gives, if it is one that does.
+fn shape(name: &[u8], body: &[u8]) -> Option<(u32, u32)> {
+    let byte = |at: usize| body.get(at).copied().map(u32::from);
+    match name {
+        b"VP8X" => {
+            let side = |at| Some(1 + (byte(at)? | byte(at + 1)? << 8 | byte(at + 2)? << 16));
+            Some((side(4)?, side(7)?))
+        }
+        b"VP8 " => {
+            let side = |at| Some((byte(at)? | byte(at + 1)? << 8) & 0x3fff);
+            Some((side(6)?, side(8)?))
+        }
+        b"VP8L" => {
+            let bits = byte(1)? | byte(2)? << 8 | byte(3)? << 16 | byte(4)? << 24;
+            Some((1 + (bits & 0x3fff), 1 + (bits >> 14 & 0x3fff)))
+        }
+        _ => None,
+    }
+}
+
+/// Names and bodies of chunks; one that goes beyond the end is cut there.
+struct Chunks<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (header, rest) = self.bytes.split_at_checked(CHUNK_HEADER)?;
+        let (name, size) = header.split_at(4);
+        let size = u32::from_le_bytes(size.try_into().ok()?) as usize;
+        let body = &rest[..size.min(rest.len())];
+        self.bytes = rest.get(size + size % 2..).unwrap_or_default();
+        Some((name, body))
+    }
+}
