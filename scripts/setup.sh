@@ -7,6 +7,10 @@ cd "$(dirname "$0")/.."
 goal=${1:-build}
 rust_min=1.92
 cmake_min=3.24
+# The PyPI package whose shared library runs models: onnxruntime, or onnxruntime-gpu where the environment
+# variable ONNXRUNTIME says so (CUDA and cuDNN come from the system then).
+runtime_package=${ONNXRUNTIME:-onnxruntime}
+runtime_version=1.31.1
 
 say() { echo "setup: $*" >&2; }
 
@@ -96,6 +100,36 @@ check_openblas() {
     exit 1
 }
 
+# ONNX Runtime's shared library beside the programs, where they look for it. A server without it serves
+# vectors, but makes none of pictures.
+get_runtime() {
+    local folder made="${CARGO_TARGET_DIR:-target}" profile
+    folder="$PWD/.onnxruntime/$runtime_package-$runtime_version-$(uname -m)"
+    if [ ! -e "$folder/libonnxruntime.so" ]; then
+        say "fetching $runtime_package $runtime_version from PyPI"
+        local fetched
+        fetched=$(mktemp -d)
+        # The wheel's Python does not matter, only its library is wanted.
+        if ! { python3 -m venv "$fetched/venv" &&
+            "$fetched/venv/bin/python" -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 \
+                --platform "manylinux_2_28_$(uname -m)" -d "$fetched" "$runtime_package==$runtime_version" &&
+            python3 -m zipfile -e "$fetched"/*.whl "$fetched/wheel"; }; then
+            rm -rf "$fetched"
+            say "$runtime_package $runtime_version could not be fetched from PyPI (see above)"
+            exit 1
+        fi
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        mv "$fetched"/wheel/onnxruntime/capi/libonnxruntime*.so* "$folder/"
+        rm -rf "$fetched"
+        ln -s "libonnxruntime.so.$runtime_version" "$folder/libonnxruntime.so"
+    fi
+    for profile in debug debug/deps release; do
+        mkdir -p "$made/$profile"
+        ln -sfn "$folder"/libonnxruntime* "$made/$profile/"
+    done
+}
+
 # The Python environment of the tests, made anew when its requirements or its Python change.
 make_venv() {
     local requirements=tests/requirements.txt stamp wanted
@@ -127,9 +161,7 @@ has_compiler || missing+=(g++)
 # A BLAS that is there but not in use is not repaired by installing; check_openblas speaks then.
 has_openblas || compgen -G '/usr/lib/*/openblas*/libblas.so' >/dev/null || missing+=(libopenblas-dev)
 command -v nasm >/dev/null || [ "$(uname -m)" != x86_64 ] || missing+=(nasm)
-if [ "$goal" = test ]; then
-    has_venv || missing+=(python3 python3-venv)
-fi
+has_venv || missing+=(python3 python3-venv)
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 
 if ! has_cmake; then
@@ -137,6 +169,7 @@ if ! has_cmake; then
     exit 1
 fi
 check_openblas
+get_runtime
 if [ "$goal" = test ]; then
     make_venv
 fi

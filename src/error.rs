@@ -98,6 +98,32 @@ pub enum Error {
     #[error("the repository configuration is refused: {0}")]
     InvalidRepository(RepositoryFault),
 
+    // ----- The caller can act: models and pictures -----
+    /// No model of that name.
+    #[error("model {model:?} does not exist; there are: {known}")]
+    ModelNotFound {
+        /// The name.
+        model: String,
+        /// The models that there are.
+        known: String,
+    },
+    /// A model that cannot be used, or nothing that could run it.
+    #[error("model {model:?} cannot be used: {detail}")]
+    ModelUnusable {
+        /// The name.
+        model: String,
+        /// Why.
+        detail: String,
+    },
+    /// A picture that cannot be read.
+    #[error("picture {image} cannot be read: {detail}")]
+    UnreadableImage {
+        /// Position of the picture in the request, from 0.
+        image: usize,
+        /// Why.
+        detail: String,
+    },
+
     // ----- The caller can act: writes -----
     /// A write request whose shape does not fit the schema.
     #[error("invalid write request: {detail}")]

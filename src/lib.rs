@@ -13,7 +13,7 @@ pub mod collection;
 pub mod compute;
 pub mod config;
 pub mod database;
-mod embedding;
+pub mod embedding;
 pub mod error;
 pub mod files;
 pub mod index;

@@ -80,6 +80,11 @@ async fn serve(config: &Config) -> Result<(), String> {
             return Ok(());
         }
     };
+    let embedding = database.embedding().clone();
+    tokio::task::spawn_blocking(move || embedding.prepare())
+        .await
+        .map_err(|error| format!("loading ONNX Runtime failed: {error}"))?
+        .map_err(|error| error.to_string())?;
     for (collection, cause) in database.unserved() {
         warn!(collection, cause, "collection is not served");
     }

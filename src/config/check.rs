@@ -31,6 +31,12 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("compute.write_threads", 0, 1_024),
     ("compute.search_queue_max", 1, 1_048_576),
     ("compute.write_queue_max", 1, 1_048_576),
+    ("embedding.workers", 0, 1_024),
+    ("embedding.threads_per_worker", 0, 1_024),
+    ("embedding.decode_threads", 0, 1_024),
+    ("embedding.batch_max", 1, 1_024),
+    ("embedding.batch_wait_ms", 0, 1_000),
+    ("embedding.queue_max", 2, 1_048_576),
     // Protobuf itself ends at 2 GiB.
     ("limits.message_bytes_max", 64 * KIB, 2 * GIB - 1),
     ("limits.http_connections_max", 1, 65_536),
@@ -44,6 +50,10 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("limits.reply_bytes_max", 64 * KIB, 2 * GIB - 1),
     ("limits.readers_max", 1, 100_000),
     ("limits.reader_idle_ms", 1_000, 86_400_000),
+    ("limits.picture_bytes_max", KIB, 2 * GIB - 1),
+    ("limits.picture_pixels_max", 1, 4_000_000_000),
+    ("limits.picture_ratio_max", 1, 65_535),
+    ("limits.picture_decode_bytes_max", MIB, TIB),
     ("limits.memory_bytes_max", 0, 1024 * TIB),
 ];
 
@@ -72,10 +82,16 @@ impl Config {
         if self.storage.data.as_os_str().is_empty() {
             return refuse("storage.data", "empty".into(), "the path of a folder");
         }
-        // What stands for bytes that were not UTF-8: the folder meant is another one.
-        if self.storage.data.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
-            let data = self.storage.data.display().to_string();
-            return refuse("storage.data", data, "a path in UTF-8");
+        let paths = [
+            ("storage.data", &self.storage.data),
+            ("embedding.models", &self.embedding.models),
+            ("embedding.runtime", &self.embedding.runtime),
+        ];
+        for (setting, path) in paths {
+            // What stands for bytes that were not UTF-8: another one is meant.
+            if path.to_string_lossy().contains(char::REPLACEMENT_CHARACTER) {
+                return refuse(setting, path.display().to_string(), "a path in UTF-8");
+            }
         }
         if self.server.http.port() != 0 && self.server.http == self.server.grpc {
             return refuse(

@@ -32,6 +32,19 @@ pub struct Sources {
     pub flags: Vec<Flag>,
 }
 
+impl Sources {
+    /// A file, this process's environment, and flags. An empty path counts as none, as every other empty
+    /// variable does.
+    pub fn of(file: Option<PathBuf>, flags: Vec<Flag>) -> Self {
+        let environment = std::env::vars_os().filter_map(|(key, value)| {
+            let key = key.into_string().ok()?;
+            Some((key, value.to_string_lossy().into_owned()))
+        });
+        let file = file.filter(|path| !path.as_os_str().is_empty());
+        Sources { file, environment: environment.collect(), flags }
+    }
+}
+
 /// One value of one source.
 struct Leaf {
     setting: String,

@@ -28,6 +28,8 @@ pub struct Config {
     pub segment: SegmentConfig,
     /// Threads and queues.
     pub compute: ComputeConfig,
+    /// Models that make vectors of pictures.
+    pub embedding: EmbeddingConfig,
     /// Bounds on what a caller may ask for.
     pub limits: LimitsConfig,
     /// Logs.
@@ -156,6 +158,58 @@ impl Default for ComputeConfig {
     }
 }
 
+/// What runs models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU, or the server does not start.
+    Cuda,
+    /// A GPU where one can be used, or else the processor.
+    Auto,
+}
+
+/// Models that make vectors of pictures. A thread count of 0 means one per core.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EmbeddingConfig {
+    /// The folder of the models' folders; empty for `models` in the data folder.
+    pub models: PathBuf,
+    /// ONNX Runtime's shared library; empty to look beside the program and where the system looks.
+    pub runtime: PathBuf,
+    /// What runs models: `cpu`, `cuda` or `auto`.
+    pub device: Device,
+    /// Sessions of each model, each with a thread of its own.
+    pub workers: u32,
+    /// Threads that each session uses.
+    pub threads_per_worker: u32,
+    /// Threads that decode and resize pictures.
+    pub decode_threads: u32,
+    /// Most pictures that a model takes at a time.
+    pub batch_max: u32,
+    /// How long a model waits for pictures that are being decoded to fill its batch, in milliseconds.
+    pub batch_wait_ms: u64,
+    /// Pictures that may be on their way to a model.
+    pub queue_max: u32,
+}
+
+impl Default for EmbeddingConfig {
+    fn default() -> Self {
+        EmbeddingConfig {
+            models: PathBuf::new(),
+            runtime: PathBuf::new(),
+            device: Device::Auto,
+            workers: 0,
+            threads_per_worker: 1,
+            decode_threads: 0,
+            batch_max: 16,
+            batch_wait_ms: 2,
+            queue_max: 256,
+        }
+    }
+}
+
 /// Bounds on what a caller may ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -184,6 +238,14 @@ pub struct LimitsConfig {
     pub readers_max: u32,
     /// How long a scroll stays open that nobody reads by.
     pub reader_idle_ms: u64,
+    /// Largest file of a picture.
+    pub picture_bytes_max: usize,
+    /// Most pixels of a picture.
+    pub picture_pixels_max: u64,
+    /// Most times a picture's longer side may be its shorter one.
+    pub picture_ratio_max: u32,
+    /// Most memory that decoding a picture may take.
+    pub picture_decode_bytes_max: u64,
     /// Memory beyond which nothing grows; 0 for 80% of what the machine has.
     pub memory_bytes_max: u64,
 }
@@ -203,6 +265,10 @@ impl Default for LimitsConfig {
             reply_bytes_max: 256 << 20,
             readers_max: 64,
             reader_idle_ms: 300_000,
+            picture_bytes_max: 32 << 20,
+            picture_pixels_max: 100_000_000,
+            picture_ratio_max: 200,
+            picture_decode_bytes_max: 512 << 20,
             memory_bytes_max: 0,
         }
     }

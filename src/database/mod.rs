@@ -26,6 +26,7 @@ use rayon::prelude::*;
 use crate::collection::{Collection, collection_folder};
 use crate::compute::{Compute, QueueReport};
 use crate::config::Config;
+use crate::embedding::Embedding;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::memory::MemoryLimit;
@@ -48,6 +49,7 @@ pub struct Database {
     data: PathBuf,
     config: Arc<Config>,
     compute: Arc<Compute>,
+    embedding: Arc<Embedding>,
     forward: ForwardStore,
     catalog: RwLock<Catalog>,
     /// Creations and removals, one at a time.
@@ -94,6 +96,11 @@ impl Database {
         self.compute.memory()
     }
 
+    /// The models.
+    pub fn embedding(&self) -> &Arc<Embedding> {
+        &self.embedding
+    }
+
     /// What the bounded queues hold and refused.
     pub fn queues(&self) -> QueueReport {
         self.compute.queues()
@@ -118,6 +125,7 @@ impl Database {
         let compute = Arc::new(Compute::new(&config.compute, config.limits.memory_bytes_max)?);
         let database = Arc::new(Database {
             base: Base::now(),
+            embedding: Embedding::new(config),
             compute,
             config: Arc::new(config.clone()),
             magic_number: new_magic_number(),
@@ -229,7 +237,9 @@ impl Database {
         blocking(move || database.create_now(new)).await
     }
 
-    fn create_now(&self, new: NewCollection) -> Result<()> {
+    fn create_now(&self, mut new: NewCollection) -> Result<()> {
+        // Before the lock: opening a model takes seconds.
+        new.columns.iter_mut().try_for_each(|column| self.embedding.complete(column))?;
         let _changing = self.changing.lock();
         self.check_open()?;
         let schema = CollectionSchema::new(new, &self.schema_limits(), |name| self.has(name))?;

@@ -57,6 +57,16 @@ pub struct NewColumn {
     pub extra_params: Vec<(String, String)>,
 }
 
+/// The parameter that names the model whose vectors a column holds.
+const MODEL: &str = "model";
+
+impl NewColumn {
+    /// The model that makes the column's vectors.
+    pub fn model(&self) -> Option<&str> {
+        Params(&self.extra_params).get(MODEL)
+    }
+}
+
 /// The data type of a new column as the wire names it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DeclaredType {
@@ -128,6 +138,11 @@ impl VectorColumn {
     /// (such columns exist, as in Proxima BE, but every write to them is refused).
     pub fn vector_bytes(&self) -> Option<usize> {
         self.element.vector_bytes(self.dimension)
+    }
+
+    /// The model that makes its vectors.
+    pub fn model(&self) -> Option<&str> {
+        Params(&self.extra_params).get(MODEL)
     }
 }
 

@@ -101,6 +101,10 @@ fn proxima_code(error: &Error) -> (i32, Reason) {
         Error::UndefinedIndexType { .. } => (1000, Fixed("")),
         Error::InvalidColumn { .. } => (1004, Fixed("Config Error")),
         Error::UnknownMetric { .. } => (1, Detailed("")),
+        Error::ModelNotFound { .. } | Error::ModelUnusable { .. } => {
+            (1004, Detailed("Config Error"))
+        }
+        Error::UnreadableImage { .. } => (2019, Detailed("Invalid Feature")),
         Error::InvalidRepository(fault) => match fault {
             RepositoryFault::UnknownType => (2014, Fixed("Invalid Repository Type")),
             RepositoryFault::EmptyName => (2004, Fixed("Empty Repository Name")),
@@ -168,11 +172,13 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         | Error::NotFinite { .. }
         | Error::InvalidQuery { .. }
         | Error::InvalidFilter { .. }
+        | Error::UnreadableImage { .. }
         | Error::InvalidArgument { .. } => Code::InvalidArgument,
         Error::CollectionNotFound { .. }
         | Error::ColumnNotFound { .. }
         | Error::RowNotFound { .. }
-        | Error::AliasNotFound { .. } => Code::NotFound,
+        | Error::AliasNotFound { .. }
+        | Error::ModelNotFound { .. } => Code::NotFound,
         Error::DuplicateCollection { .. } => Code::AlreadyExists,
         Error::Cancelled => Code::Cancelled,
         Error::LimitExceeded { .. } => Code::OutOfRange,
@@ -180,6 +186,7 @@ pub(super) fn voisin_code(error: &Error) -> voisin_v1::Code {
         Error::MagicNumberMismatch { .. }
         | Error::Poisoned { .. }
         | Error::ScrollGone
+        | Error::ModelUnusable { .. }
         | Error::Unserved { .. }
         | Error::Locked { .. } => Code::FailedPrecondition,
         Error::Stopping | Error::Altering { .. } => Code::Unavailable,
@@ -260,6 +267,24 @@ mod tests {
                 -4005,
                 Fixed("Collection Is Suspended"),
                 Unavailable,
+            ),
+            (
+                Error::ModelNotFound { model: s(), known: s() },
+                -1004,
+                Detailed("Config Error"),
+                NotFound,
+            ),
+            (
+                Error::ModelUnusable { model: s(), detail: s() },
+                -1004,
+                Detailed("Config Error"),
+                FailedPrecondition,
+            ),
+            (
+                Error::UnreadableImage { image: 0, detail: s() },
+                -2019,
+                Detailed("Invalid Feature"),
+                InvalidArgument,
             ),
             (Error::ScrollGone, -1002, Detailed("Status Error"), FailedPrecondition),
             (Error::Cancelled, -1002, Detailed("Status Error"), Cancelled),

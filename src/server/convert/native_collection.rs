@@ -28,7 +28,10 @@ pub(in crate::server) fn declared(wire: wire::CreateCollectionRequest) -> Result
 
 fn vector_column(wire: wire::VectorColumnInfo) -> Result<NewColumn> {
     let invalid = |detail| Error::InvalidColumn { column: wire.name.clone(), detail };
-    let element = known_element(wire.element).map_err(invalid)?;
+    let data_type = match (wire.element, wire.params.contains_key("model")) {
+        (0, true) => DeclaredType::Undefined,
+        (element, _) => DeclaredType::Vector(known_element(element).map_err(invalid)?),
+    };
     let mut extra_params: Vec<(String, String)> = wire.params.into_iter().collect();
     // A map has no order; described columns should not differ from one time to the next.
     extra_params.sort();
@@ -40,7 +43,7 @@ fn vector_column(wire: wire::VectorColumnInfo) -> Result<NewColumn> {
     }
     Ok(NewColumn {
         index_type: 1,
-        data_type: DeclaredType::Vector(element),
+        data_type,
         dimension: wire.dimension,
         extra_params,
         name: wire.name,

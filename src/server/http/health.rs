@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use super::Http;
+use crate::embedding::Provider;
 use crate::error::Error;
 
 pub(super) async fn healthz() -> &'static str {
@@ -18,23 +19,30 @@ pub(super) async fn about() -> Json<serde_json::Value> {
 
 /// A collection that cannot be served is listed, but does not make the others unreachable.
 pub(super) async fn readyz(State(http): State<Http>) -> (StatusCode, Json<serde_json::Value>) {
-    readiness(http.phases.is_stopping(), &http.database.unserved())
+    let provider = http.database.embedding().report().provider;
+    readiness(http.phases.is_stopping(), &http.database.unserved(), &provider)
 }
 
 fn readiness(
     is_stopping: bool,
     unserved: &[(String, String)],
+    provider: &Result<Provider, String>,
 ) -> (StatusCode, Json<serde_json::Value>) {
     let unserved: Vec<serde_json::Value> = unserved
         .iter()
         .map(|(collection, reason)| json!({ "collection": collection, "reason": reason }))
         .collect();
+    // What runs models, or why nothing does: vectors are served without.
+    let embedding = match provider {
+        Ok(provider) => json!({ "provider": provider.name() }),
+        Err(problem) => json!({ "provider": null, "problem": problem }),
+    };
     let (status, body) = if is_stopping {
         let reason = Error::Stopping.to_string();
-        let body = json!({ "ready": false, "reason": reason, "unserved": unserved });
+        let body = json!({ "ready": false, "reason": reason, "unserved": unserved, "embedding": embedding });
         (StatusCode::SERVICE_UNAVAILABLE, body)
     } else {
-        (StatusCode::OK, json!({ "ready": true, "unserved": unserved }))
+        (StatusCode::OK, json!({ "ready": true, "unserved": unserved, "embedding": embedding }))
     };
     (status, Json(body))
 }
@@ -48,15 +56,23 @@ mod tests {
         let unserved = [("photos".to_owned(), "damaged at byte 7".to_owned())];
         let listed = json!([{ "collection": "photos", "reason": "damaged at byte 7" }]);
 
-        let (status, Json(body)) = readiness(false, &unserved);
+        let (status, Json(body)) = readiness(false, &unserved, &Ok(Provider::Cpu));
         assert_eq!(status, StatusCode::OK);
-        assert_eq!(body, json!({ "ready": true, "unserved": listed }));
+        assert_eq!(
+            body,
+            json!({ "ready": true, "unserved": listed, "embedding": { "provider": "CPUExecutionProvider" } })
+        );
 
-        let (status, Json(body)) = readiness(true, &unserved);
+        let (status, Json(body)) = readiness(true, &unserved, &Err("no library".to_owned()));
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(
             body,
-            json!({ "ready": false, "reason": "the server is stopping", "unserved": listed })
+            json!({
+                "ready": false,
+                "reason": "the server is stopping",
+                "unserved": listed,
+                "embedding": { "provider": null, "problem": "no library" },
+            })
         );
     }
 }

@@ -8,6 +8,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use super::Http;
 use crate::collection::SegmentState;
 use crate::database::Database;
+use crate::embedding::Provider;
 
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -67,6 +68,7 @@ fn now(database: &Database) -> prometheus::Result<Registry> {
     let now = Now { registry: Registry::new() };
     build(&now)?;
     server(&now, database)?;
+    embedding(&now, database)?;
     collections(&now, database)?;
     Ok(now.registry)
 }
@@ -108,6 +110,39 @@ fn server(now: &Now, database: &Database) -> prometheus::Result<()> {
     let collections = now.gauge("voisin_collections", "Collections.", &["state"])?;
     collections.set(&["served"], database.collections().len() as u64);
     collections.set(&["unserved"], database.unserved().len() as u64);
+    Ok(())
+}
+
+fn embedding(now: &Now, database: &Database) -> prometheus::Result<()> {
+    let report = database.embedding().report();
+    let info = now.gauge(
+        "voisin_embedding_info",
+        "1, with what runs models in ONNX Runtime's words; none where nothing does.",
+        &["provider"],
+    )?;
+    info.set(&[report.provider.map_or("none", Provider::name)], 1);
+    let pictures = now.counter(
+        "voisin_pictures_total",
+        "Pictures that vectors were made of, and those that could not be read or embedded.",
+        &["outcome"],
+    )?;
+    pictures.set(&["embedded"], report.embedded);
+    pictures.set(&["refused"], report.refused);
+    let waiting = now.gauge(
+        "voisin_pictures_waiting",
+        "Pictures that wait to be decoded, and decoded ones that wait for their model.",
+        &["for"],
+    )?;
+    waiting.set(&["decoding"], report.waiting.0);
+    waiting.set(&["model"], report.waiting.1);
+    let batches = now.counter("voisin_model_batches_total", "Batches that models ran.", &[])?;
+    batches.set(&[], report.batches.0);
+    let busy = now.counter(
+        "voisin_model_busy_microseconds_total",
+        "Time that models ran, added up over their threads.",
+        &[],
+    )?;
+    busy.set(&[], report.batches.1);
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The calls of our own contract, `voisin.v1`.
 
 mod collections;
+mod images;
 mod read;
 mod write;
 
@@ -15,9 +16,10 @@ use super::proto::voisin_v1::voisin_server::Voisin;
 use super::proto::voisin_v1::{
     AlterCollectionRequest, ChangeAliasesReply, ChangeAliasesRequest, CollectionInfo, CountReply,
     CountRequest, CreateCollectionRequest, DeleteReply, DeleteRequest, DescribeCollectionRequest,
-    DropCollectionReply, DropCollectionRequest, GetRequest, ListCollectionsReply,
-    ListCollectionsRequest, QueryReply, QueryRequest, ReadRequest, Rows, ScrollReply,
-    ScrollRequest, StatsReply, StatsRequest, WriteAck, WriteRequest,
+    DropCollectionReply, DropCollectionRequest, EmbedImagesReply, EmbedImagesRequest, GetRequest,
+    ListCollectionsReply, ListCollectionsRequest, ListModelsReply, ListModelsRequest, QueryReply,
+    QueryRequest, ReadRequest, Rows, ScrollReply, ScrollRequest, SearchByImageReply,
+    SearchByImageRequest, StatsReply, StatsRequest, WriteAck, WriteImagesRequest, WriteRequest,
 };
 use super::{Phases, convert, limits, status};
 use crate::config::LimitsConfig;
@@ -52,6 +54,8 @@ impl Native {
 #[tonic::async_trait]
 impl Voisin for Native {
     type WriteStreamStream = Streamed<WriteAck>;
+    type EmbedImagesStream = Streamed<EmbedImagesReply>;
+    type WriteImagesStream = Streamed<WriteAck>;
     type ReadStream = Streamed<Rows>;
 
     async fn query(&self, request: Request<QueryRequest>) -> Reply<QueryReply> {
@@ -151,18 +155,73 @@ impl Voisin for Native {
         &self,
         request: Request<Streaming<WriteRequest>>,
     ) -> Reply<Self::WriteStreamStream> {
-        let bytes_max = self.message_bytes_max;
-        let requests = request.into_inner().map(move |read| {
-            read.map_err(|status| limits::explain_oversized(&status, bytes_max).unwrap_or(status))
-        });
         let (database, rows_max) = (Arc::clone(&self.database), self.write_rows_max);
         let write = move |request| write::write(Arc::clone(&database), rows_max, request);
-        Ok(Response::new(Box::pin(write::acknowledgements(
-            requests,
-            write,
-            bytes_max,
-            self.phases.clone().stopping(),
-        ))))
+        Ok(self.pump(request, write))
+    }
+
+    async fn list_models(&self, _: Request<ListModelsRequest>) -> Reply<ListModelsReply> {
+        answer("ListModels", images::list(Arc::clone(&self.database)).await)
+    }
+
+    async fn embed_images(
+        &self,
+        request: Request<Streaming<EmbedImagesRequest>>,
+    ) -> Reply<Self::EmbedImagesStream> {
+        let database = Arc::clone(&self.database);
+        let embed = move |request| images::embed(Arc::clone(&database), request);
+        Ok(self.pump(request, embed))
+    }
+
+    async fn write_images(
+        &self,
+        request: Request<Streaming<WriteImagesRequest>>,
+    ) -> Reply<Self::WriteImagesStream> {
+        let (database, rows_max) = (Arc::clone(&self.database), self.write_rows_max);
+        let mut turns = images::Turns::default();
+        let write =
+            move |request| images::write(Arc::clone(&database), rows_max, request, turns.next());
+        Ok(self.pump(request, write))
+    }
+
+    async fn search_by_image(
+        &self,
+        request: Request<SearchByImageRequest>,
+    ) -> Reply<SearchByImageReply> {
+        let found = images::search(&self.database, request.into_inner()).await;
+        answer("SearchByImage", found)
+    }
+}
+
+impl Native {
+    /// Vectors of the pictures of one request.
+    pub(super) async fn embed(&self, request: EmbedImagesRequest) -> EmbedImagesReply {
+        images::embed(Arc::clone(&self.database), request).await
+    }
+
+    /// Writes the pictures of one request.
+    pub(super) async fn write_pictures(&self, request: WriteImagesRequest) -> WriteAck {
+        let turn = images::Turns::default().next();
+        images::write(Arc::clone(&self.database), self.write_rows_max, request, turn).await
+    }
+
+    /// Answers a stream of requests, each by itself and in their order.
+    fn pump<Q, A, F>(
+        &self,
+        requests: Request<Streaming<Q>>,
+        work: impl FnMut(Q) -> F + Send + 'static,
+    ) -> Response<Streamed<A>>
+    where
+        Q: prost::Message + 'static,
+        A: Send + 'static,
+        F: Future<Output = A> + Send + 'static,
+    {
+        let bytes_max = self.message_bytes_max;
+        let requests = requests.into_inner().map(move |read| {
+            read.map_err(|status| limits::explain_oversized(&status, bytes_max).unwrap_or(status))
+        });
+        let stopping = self.phases.clone().stopping();
+        Response::new(Box::pin(write::acknowledgements(requests, work, bytes_max, stopping)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Writes: one request, or a stream of them.
 //!
-//! A stream of writes is a pump: requests are started in the order read, several at a time, and
+//! A stream of writes (or of pictures) is a pump: requests are started in the order read, several at a time, and
 //! acknowledged in that order. Nothing is spawned, so a caller who hangs up drops the pump: what
 //! was queued whole is applied whole, what was not is not applied at all.
 
@@ -72,16 +72,18 @@ fn check_columns(schema: &CollectionSchema, write: &RawWrite) -> Result<()> {
 /// The acknowledgements of a stream of requests, in the requests' order. At most [`IN_FLIGHT_MAX`]
 /// requests, and no further one once they have `bytes_max` bytes together, are in progress: then
 /// nothing is read until the oldest is acknowledged, and HTTP/2 makes the caller wait.
-pub(super) fn acknowledgements<R, W, F>(
+pub(super) fn acknowledgements<R, Q, A, W, F>(
     requests: R,
     write: W,
     bytes_max: usize,
     stopping: impl Future<Output = ()> + Send + 'static,
-) -> impl Stream<Item = std::result::Result<WriteAck, Status>> + Send
+) -> impl Stream<Item = std::result::Result<A, Status>> + Send
 where
-    R: Stream<Item = std::result::Result<WriteRequest, Status>> + Send + Unpin + 'static,
-    W: FnMut(WriteRequest) -> F + Send + 'static,
-    F: Future<Output = WriteAck> + Send + 'static,
+    R: Stream<Item = std::result::Result<Q, Status>> + Send + Unpin + 'static,
+    Q: Message,
+    A: Send + 'static,
+    W: FnMut(Q) -> F + Send + 'static,
+    F: Future<Output = A> + Send + 'static,
 {
     let pump = Pump {
         requests,
@@ -98,14 +100,14 @@ where
 }
 
 /// A request in progress: its acknowledgement and its size.
-type Work = Pin<Box<dyn Future<Output = (WriteAck, usize)> + Send>>;
+type Work<A> = Pin<Box<dyn Future<Output = (A, usize)> + Send>>;
 
-struct Pump<R, W, S> {
+struct Pump<R, W, S, A> {
     requests: R,
     write: W,
     stopping: Pin<Box<S>>,
     reading: Reading,
-    in_flight: FuturesOrdered<Work>,
+    in_flight: FuturesOrdered<Work<A>>,
     sizes: Sizes,
 }
 
@@ -122,14 +124,15 @@ struct Sizes {
     bytes_max: usize,
 }
 
-impl<R, W, F, S> Pump<R, W, S>
+impl<R, Q, W, F, S, A> Pump<R, W, S, A>
 where
-    R: Stream<Item = std::result::Result<WriteRequest, Status>> + Unpin,
-    W: FnMut(WriteRequest) -> F,
-    F: Future<Output = WriteAck> + Send + 'static,
+    R: Stream<Item = std::result::Result<Q, Status>> + Unpin,
+    Q: Message,
+    W: FnMut(Q) -> F,
+    F: Future<Output = A> + Send + 'static,
     S: Future<Output = ()>,
 {
-    async fn next(&mut self) -> Option<std::result::Result<WriteAck, Status>> {
+    async fn next(&mut self) -> Option<std::result::Result<A, Status>> {
         loop {
             let may_read = matches!(self.reading, Reading::Open)
                 && self.in_flight.len() < IN_FLIGHT_MAX
@@ -160,7 +163,7 @@ where
         }
     }
 
-    fn start(&mut self, request: WriteRequest) {
+    fn start(&mut self, request: Q) {
         let bytes = request.encoded_len();
         self.sizes.bytes += bytes;
         let work = (self.write)(request);

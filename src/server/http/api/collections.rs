@@ -73,7 +73,7 @@ macro_rules! names {
                 }
             }
 
-            fn from_number(number: i32) -> Option<Self> {
+            pub(super) fn from_number(number: i32) -> Option<Self> {
                 match wire::$wire::try_from(number) {
                     $(Ok(wire::$wire::$wire_name) => Some($own::$name),)*
                     Ok(wire::$wire::Unspecified) | Err(_) => None,
@@ -97,16 +97,18 @@ struct VectorColumn {
     /// The name.
     #[schema(example = "feature")]
     name: String,
-    /// The element type.
-    element: Element,
-    /// Elements of a vector (bits for the BINARY types).
+    /// The element type; may be left out where the column names a model.
+    #[serde(default)]
+    element: Option<Element>,
+    /// Elements of a vector (bits for the BINARY types); may be left out where the column names a model.
+    #[serde(default)]
     #[schema(minimum = 1, example = 2)]
     dimension: u32,
-    /// How vectors are compared; left out: SquaredEuclidean.
+    /// How vectors are compared; left out: SquaredEuclidean, or as the model's vectors are.
     #[serde(default)]
     metric: Option<Metric>,
-    /// The index and how it is built and searched, such as `index_type` and `ef_search`; all values are
-    /// text.
+    /// The index and how it is built and searched, such as `index_type` and `ef_search`, and `model`, which
+    /// makes vectors of pictures; all values are text.
     #[serde(default, deserialize_with = "each_once")]
     params: BTreeMap<String, String>,
 }
@@ -115,7 +117,7 @@ impl VectorColumn {
     fn wire(self) -> wire::VectorColumnInfo {
         wire::VectorColumnInfo {
             name: self.name,
-            element: self.element.number(),
+            element: self.element.map_or(0, Element::number),
             dimension: self.dimension,
             metric: self.metric.map_or(0, Metric::number),
             params: self.params.into_iter().collect(),
@@ -125,7 +127,7 @@ impl VectorColumn {
     fn of(info: wire::VectorColumnInfo) -> Option<Self> {
         Some(VectorColumn {
             name: info.name,
-            element: Element::from_number(info.element)?,
+            element: Some(Element::from_number(info.element)?),
             dimension: info.dimension,
             metric: Metric::from_number(info.metric),
             params: info.params.into_iter().collect(),

@@ -5,7 +5,9 @@
 mod collections;
 mod columns;
 mod filter;
+mod forms;
 mod hits;
+mod images;
 mod keys;
 mod object;
 mod openapi;
@@ -68,6 +70,10 @@ pub(super) fn routes(http: Http) -> Router<Http> {
         .route("/collections/{name}/read", post(read::read))
         .route("/collections/{name}/count", post(read::count))
         .route("/collections/{name}/delete", post(write::delete_where))
+        .route("/models", get(images::models))
+        .route("/embed", post(images::embed))
+        .route("/collections/{name}/images", post(images::write))
+        .route("/collections/{name}/search-by-image", post(images::search))
         .fallback(nothing_here)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(http, metered));

@@ -11,19 +11,20 @@ use utoipa::openapi::{
 use utoipa::{Modify, OpenApi};
 
 use super::refusal::Problem;
-use super::{collections, keys, query, read, stats, write};
+use super::{collections, images, keys, query, read, stats, write};
 
 /// The paths and forms of all calls.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Voisin",
-        description = "Vectors in, nearest neighbours out. The calls are those of the gRPC service `voisin.v1`, in JSON; bodies are of the type `application/json`.",
+        description = "Vectors in, nearest neighbours out. The calls are those of the gRPC service `voisin.v1`, in JSON; bodies are of the type `application/json`, or `multipart/form-data` where they have pictures.",
     ),
     servers((url = "/")),
     tags(
         (name = "collections", description = "Collections and their other names."),
         (name = "rows", description = "Writing rows, reading them and finding the nearest."),
+        (name = "pictures", description = "Models, and rows whose vectors they make of pictures."),
     ),
     paths(
         collections::list,
@@ -43,6 +44,10 @@ use super::{collections, keys, query, read, stats, write};
         read::read,
         read::count,
         write::delete_where,
+        images::models,
+        images::embed,
+        images::write,
+        images::search,
     ),
     components(schemas(Problem, keys::KeyForm, read::Row)),
     modifiers(&Refusals),
@@ -53,8 +58,9 @@ struct Api;
 struct Refusals;
 
 /// HTTP status, when, and whether only calls with a body, or of something named, are refused so.
-const REFUSALS: [(&str, &str, Only); 9] = [
+const REFUSALS: [(&str, &str, Only); 10] = [
     ("400", "The request can never succeed as it is.", Only::Any),
+    ("403", "A form that a page of another site sent.", Only::WithForm),
     ("404", "There is no such collection, column or row.", Only::Named),
     ("405", "The path does not take this method.", Only::Any),
     (
@@ -63,7 +69,7 @@ const REFUSALS: [(&str, &str, Only); 9] = [
         Only::Named,
     ),
     ("413", "A configured limit is exceeded; a smaller request can succeed.", Only::Any),
-    ("415", "The body is not `application/json`.", Only::WithBody),
+    ("415", "The body is of another type.", Only::WithBody),
     ("429", "A queue is full, or there is no memory left to grow by; try again.", Only::Any),
     ("500", "The server failed.", Only::Any),
     ("503", "The server is stopping, or the collection is being altered; try again.", Only::Any),
@@ -74,6 +80,7 @@ enum Only {
     Any,
     Named,
     WithBody,
+    WithForm,
 }
 
 impl Modify for Refusals {
@@ -92,6 +99,7 @@ impl Modify for Refusals {
                         Only::Any => true,
                         Only::Named => is_named,
                         Only::WithBody => operation.request_body.is_some(),
+                        Only::WithForm => has_form(operation),
                     };
                     if is_meant {
                         let content = ContentBuilder::new()
@@ -108,6 +116,11 @@ impl Modify for Refusals {
             }
         }
     }
+}
+
+fn has_form(operation: &Operation) -> bool {
+    let body = operation.request_body.as_ref();
+    body.is_some_and(|body| body.content.contains_key("multipart/form-data"))
 }
 
 fn operations_of(item: &mut PathItem) -> Vec<(Method, &mut Operation)> {

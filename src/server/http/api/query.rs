@@ -95,6 +95,46 @@ pub(super) struct Query<'a> {
     aggregation: Option<Aggregation>,
 }
 
+impl Query<'_> {
+    /// The index column; "" where it is left out.
+    pub(super) fn column_name(&self) -> String {
+        self.column.clone().unwrap_or_default()
+    }
+
+    /// Whether query vectors are given.
+    pub(super) fn has_vectors(&self) -> bool {
+        self.vector.is_some() || self.vectors.is_some()
+    }
+
+    /// The query as the contract has it, of these vectors.
+    pub(super) fn wire(self, collection: &str, vectors: wire::VectorColumn) -> wire::QueryRequest {
+        wire::QueryRequest {
+            collection: collection.to_owned(),
+            vectors: Some(vectors),
+            topk: self.topk,
+            radius: self.radius,
+            radius_min: self.radius_min,
+            metric: self.metric.map_or(0, Metric::number),
+            params: Some(wire::SearchParams {
+                ef_search: self.params.ef_search,
+                nprobe: self.params.nprobe,
+                refine_k: self.params.refine_k,
+                exact: self.params.exact,
+                recall_target: self.params.recall_target,
+            }),
+            forwards: forward_names(self.forwards),
+            filter: self.filter,
+            filter_params: filter_params(self.filter_params),
+            aggregation: self.aggregation.map(Aggregation::wire),
+            positives: self.positives.into_iter().map(|key| key.0).collect(),
+            negatives: self.negatives.into_iter().map(|key| key.0).collect(),
+            group: self.group.map(|group| wire::Group { column: group.column, size: group.size }),
+            score: self.score.map_or(0, ScoreShape::number),
+            return_vectors: vector_names(self.return_vectors),
+        }
+    }
+}
+
 /// How to search; what is left out is left to the column, or to the server.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -248,30 +288,7 @@ pub(super) async fn query(State(http): State<Http>, call: Call) -> Outcome<Answe
     let collection = http.database.collection(call.line.name())?;
     let schema = collection.schema();
     let vectors = if_long(call.body.len(), || query_vectors(&asked, schema))?;
-    let request = wire::QueryRequest {
-        collection: call.line.name().to_owned(),
-        vectors: Some(vectors),
-        topk: asked.topk,
-        radius: asked.radius,
-        radius_min: asked.radius_min,
-        metric: asked.metric.map_or(0, Metric::number),
-        params: Some(wire::SearchParams {
-            ef_search: asked.params.ef_search,
-            nprobe: asked.params.nprobe,
-            refine_k: asked.params.refine_k,
-            exact: asked.params.exact,
-            recall_target: asked.params.recall_target,
-        }),
-        forwards: forward_names(asked.forwards),
-        filter: asked.filter,
-        filter_params: filter_params(asked.filter_params),
-        aggregation: asked.aggregation.map(Aggregation::wire),
-        positives: asked.positives.into_iter().map(|key| key.0).collect(),
-        negatives: asked.negatives.into_iter().map(|key| key.0).collect(),
-        group: asked.group.map(|group| wire::Group { column: group.column, size: group.size }),
-        score: asked.score.map_or(0, ScoreShape::number),
-        return_vectors: vector_names(asked.return_vectors),
-    };
+    let request = asked.wire(call.line.name(), vectors);
     let reply = message(http.native.query(Request::new(request)).await)?;
     let bytes = prost::Message::encoded_len(&reply);
     Ok(Answer { bytes, ..Answer::short(QueryResult::new(reply, schema, keys)) })

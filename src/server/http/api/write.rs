@@ -26,7 +26,7 @@ use crate::server::proto::voisin_v1::{self as wire};
 /// What to do with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Operation {
+pub(super) enum Operation {
     /// Add a row under a key that must be free.
     Insert,
     /// Replace the whole row of a key that must exist.
@@ -38,7 +38,7 @@ enum Operation {
 }
 
 impl Operation {
-    fn wire(self) -> wire::Operation {
+    pub(super) fn wire(self) -> wire::Operation {
         match self {
             Operation::Insert => wire::Operation::Insert,
             Operation::Update => wire::Operation::Update,
@@ -72,7 +72,7 @@ pub(super) struct Batch<'a> {
 /// A row to write.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewRow<'a> {
+pub(super) struct NewRow<'a> {
     key: Key,
     /// What to do with it; left out: what the batch says.
     #[serde(default)]
@@ -92,6 +92,14 @@ struct NewRow<'a> {
     /// has it, all must.
     #[serde(default, deserialize_with = "maybe_named")]
     lsn: Option<Lsn>,
+}
+
+impl NewRow<'_> {
+    /// A row with values alone.
+    pub(super) fn of_values(key: Key, values: BTreeMap<String, Value>) -> Self {
+        let (operation, vectors, lsn) = (None, BTreeMap::new(), None);
+        NewRow { key, operation, vectors, values, if_version: Uint64::default(), lsn }
+    }
 }
 
 /// A position in the stream that a repository collection follows.
@@ -140,6 +148,8 @@ enum FailureCode {
     OtherVersion,
     /// The stored row is not one of those meant.
     ConditionFailed,
+    /// The row's picture cannot be read.
+    UnreadableImage,
     /// Another reason; the message has it.
     Unspecified,
 }
@@ -152,6 +162,7 @@ impl FailureCode {
             wire::RowFailureCode::StaleLsn => FailureCode::StaleLsn,
             wire::RowFailureCode::OtherVersion => FailureCode::OtherVersion,
             wire::RowFailureCode::ConditionFailed => FailureCode::ConditionFailed,
+            wire::RowFailureCode::UnreadableImage => FailureCode::UnreadableImage,
             wire::RowFailureCode::Unspecified => FailureCode::Unspecified,
         }
     }
@@ -162,7 +173,7 @@ const VALUE_BYTES_MIN: u64 = 2;
 const COUNT_BYTES_MIN: u64 = 1;
 
 /// Rows of a batch, gathered into columns as the contract has them.
-struct Gathered<'a> {
+pub(super) struct Gathered<'a> {
     schema: &'a CollectionSchema,
     request: wire::WriteRequest,
     /// For each index column of the request its position in the schema, and the bytes of its vectors.
@@ -177,7 +188,12 @@ struct Gathered<'a> {
 }
 
 impl<'a> Gathered<'a> {
-    fn new(schema: &'a CollectionSchema, collection: &str, rows: usize, bytes_max: u64) -> Self {
+    pub(super) fn new(
+        schema: &'a CollectionSchema,
+        collection: &str,
+        rows: usize,
+        bytes_max: u64,
+    ) -> Self {
         let collection = collection.to_owned();
         // Each row has its own operation; this one is that of no rows.
         let operation = wire::Operation::Upsert.into();
@@ -211,7 +227,7 @@ impl<'a> Gathered<'a> {
         }))
     }
 
-    fn take(&mut self, row: NewRow<'_>, operation: Operation) -> Outcome<()> {
+    pub(super) fn take(&mut self, row: NewRow<'_>, operation: Operation) -> Outcome<()> {
         let position = self.request.keys.len();
         self.request.keys.push(row.key.0);
         self.request.operations.push(operation.wire().into());
@@ -280,7 +296,7 @@ impl<'a> Gathered<'a> {
         Ok(place)
     }
 
-    fn request(mut self) -> wire::WriteRequest {
+    pub(super) fn request(mut self) -> wire::WriteRequest {
         let rows = self.request.keys.len();
         for (column, (_, bytes)) in self.request.vectors.iter_mut().zip(self.vectors) {
             column.counts.resize(rows, 0);
@@ -341,7 +357,11 @@ fn new_row(raw: &RawValue) -> Result<NewRow<'_>, String> {
 }
 
 async fn written(http: &Http, request: wire::WriteRequest, keys: KeyForm) -> Outcome<Written> {
-    let ack = message(http.native.write(Request::new(request)).await)?;
+    acknowledged(message(http.native.write(Request::new(request)).await)?, keys)
+}
+
+/// What became of a request.
+pub(super) fn acknowledged(ack: wire::WriteAck, keys: KeyForm) -> Outcome<Written> {
     if let Some(status) = ack.status {
         return Err(status.into());
     }
