@@ -4,6 +4,7 @@
 
 mod bench;
 mod health;
+mod model;
 mod serve;
 mod signals;
 mod transfer;
@@ -17,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::config::{Flag, Sources};
-use crate::transfer::{ExportArgs, ImportArgs};
+use crate::transfer::{ExportArgs, ImportArgs, IndexArgs, SearchArgs};
 
 /// A gRPC vector database: vectors in, nearest neighbours out, nothing lost.
 #[derive(Debug, Parser)]
@@ -39,6 +40,12 @@ enum Command {
     Import(Box<ImportArgs>),
     /// Write rows of a collection of a running server into a file.
     Export(Box<ExportArgs>),
+    /// Index the pictures of a folder in a collection of a running server.
+    Index(IndexArgs),
+    /// Find the pictures of a collection that are nearest to one.
+    Search(SearchArgs),
+    /// List, check and add models that make vectors of pictures.
+    Model(model::ModelArgs),
     /// Measure speed, recall, memory and start-up with vectors of known difficulty.
     Bench(BenchArgs),
 }
@@ -107,22 +114,10 @@ impl ServeArgs {
             ("--log-format", "log.format", &self.log_format),
             ("--log-filter", "log.filter", &self.log_filter),
         ];
-        Sources {
-            // An empty VOISIN_CONFIG counts as unset, like every other empty variable.
-            file: self.config.clone().filter(|path| !path.as_os_str().is_empty()),
-            environment: std::env::vars_os()
-                .filter_map(|(key, value)| {
-                    let key = key.into_string().ok()?;
-                    Some((key, value.to_string_lossy().into_owned()))
-                })
-                .collect(),
-            flags: flags
-                .into_iter()
-                .filter_map(|(flag, setting, value)| {
-                    Some(Flag { flag, setting, value: value.clone()? })
-                })
-                .collect(),
-        }
+        let flags = flags.into_iter().filter_map(|(flag, setting, value)| {
+            Some(Flag { flag, setting, value: value.clone()? })
+        });
+        Sources::of(self.config.clone(), flags.collect())
     }
 }
 
@@ -134,6 +129,9 @@ pub fn main() -> ExitCode {
         Command::Health(args) => health::run(&args),
         Command::Import(args) => transfer::import(&args),
         Command::Export(args) => transfer::export(&args),
+        Command::Index(args) => transfer::index(&args),
+        Command::Search(args) => transfer::search(&args),
+        Command::Model(args) => model::run(&args),
         Command::Bench(args) => bench::run(&args),
     }
 }

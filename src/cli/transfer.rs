@@ -1,11 +1,13 @@
-//! `voisin import` and `voisin export`: runs them, and says what came of it.
+//! `voisin import`, `export`, `index` and `search`: runs them, and says what came of it.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
 
 use super::signals::Signals;
-use crate::transfer::{self, ErrorKind, ExportArgs, ImportArgs, TransferError};
+use crate::transfer::{
+    self, ErrorKind, ExportArgs, ImportArgs, IndexArgs, SearchArgs, TransferError,
+};
 
 pub(super) fn import(args: &ImportArgs) -> ExitCode {
     run(async |interrupt| transfer::import(args, interrupt).await.map(|report| report.text()))
@@ -13,6 +15,14 @@ pub(super) fn import(args: &ImportArgs) -> ExitCode {
 
 pub(super) fn export(args: &ExportArgs) -> ExitCode {
     run(async |interrupt| transfer::export(args, interrupt).await.map(|report| report.text()))
+}
+
+pub(super) fn index(args: &IndexArgs) -> ExitCode {
+    run(async |interrupt| transfer::index(args, interrupt).await.map(|report| report.text()))
+}
+
+pub(super) fn search(args: &SearchArgs) -> ExitCode {
+    run(async |_| transfer::search(args).await)
 }
 
 /// What ends with the name of a signal.

@@ -2,6 +2,7 @@
 //! clients themselves.
 
 mod collections;
+mod pictures;
 mod rows;
 
 use std::time::Duration;
@@ -19,9 +20,10 @@ use super::proto::voisin_v1::{self, voisin_client::VoisinClient};
 use crate::schema::Metric;
 
 pub use collections::{Declaration, Described, ForwardInfo, TtlInfo, VectorInfo};
+pub use pictures::{PictureBatch, PictureHits, PictureQuery, PictureTarget, PreparedPictures};
 pub use rows::{
     Acknowledgement, ForwardBatch, PreparedWrite, Refusal, RowBatch, RowChoice, RowFailure,
-    RowStream, VectorBatch, WriteStream,
+    RowStream, VectorBatch, Writable, WriteStream,
 };
 
 /// How long connecting may take.

@@ -133,7 +133,7 @@ pub async fn export(
     // A filter that is wrong is refused here, before there is a file.
     let total = client.count(&args.collection, args.filter.as_deref()).await;
     let total = total.map_err(TransferError::not_as_asked)?;
-    let mut progress = Progress::new("exported", total, 0);
+    let mut progress = Progress::new("exported", "rows", total, 0);
     let job = Job { format, choice, declaration, args: args.clone() };
     let ended = tokio::select! {
         signal = interrupt => Err(TransferError {

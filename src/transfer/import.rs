@@ -18,7 +18,7 @@ use super::sender::{Sender, Written};
 use super::{ErrorKind, Result, TransferError, grouped};
 use crate::files::{self, Fault, FileError, Format, Reader};
 use crate::schema::Operation;
-use crate::server::client::{Client, Declaration, Described};
+use crate::server::client::{Client, Declaration, Described, PreparedWrite};
 
 /// Batches that are read ahead.
 const AHEAD: usize = 4;
@@ -241,7 +241,7 @@ fn parts(args: &ImportArgs, readers: Vec<Reader>, there: &Declaration) -> Result
 /// An import under way.
 struct Run {
     checkpoint: Checkpoint,
-    sender: Sender,
+    sender: Sender<PreparedWrite>,
     progress: Progress,
     collection: String,
     total: u64,
@@ -273,7 +273,7 @@ impl Run {
                 Duration::from_secs(args.patience),
                 args.mode == Mode::Upsert,
             ),
-            progress: Progress::new("imported", total, standing.acknowledged),
+            progress: Progress::new("imported", "rows", total, standing.acknowledged),
             collection: args.collection.clone(),
             total,
             files: Vec::new(),
@@ -363,7 +363,7 @@ impl Run {
     }
 
     /// Takes note of a batch that was written.
-    fn note(&mut self, written: Written) -> Result<()> {
+    fn note(&mut self, written: Written<PreparedWrite>) -> Result<()> {
         let Written { batch, is_resent, failures } = written;
         let mut failed = BTreeSet::new();
         for failure in failures {

@@ -1,4 +1,5 @@
 //! `voisin import` and `voisin export`: rows from files into a collection of a running server, and back.
+//! `pictures` has `voisin index` and `voisin search`.
 //!
 //! `flags` are those of an import, `columns` says what the columns of a file are taken for, `intake` turns
 //! blocks of a file into batches of rows, in the thread of `producer`; `sender` writes them and tries again,
@@ -10,6 +11,7 @@ mod export;
 mod flags;
 mod import;
 mod intake;
+mod pictures;
 mod producer;
 mod progress;
 mod sender;
@@ -17,6 +19,7 @@ mod sender;
 pub use export::{ExportArgs, ExportReport, export};
 pub use flags::{ImportArgs, Mode};
 pub use import::{ImportReport, import};
+pub use pictures::{IndexArgs, IndexReport, SearchArgs, index, search};
 
 use std::fmt::Display;
 

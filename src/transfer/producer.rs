@@ -35,7 +35,7 @@ pub(super) struct BadRow {
 
 /// What comes from the thread that reads.
 pub(super) enum Produced {
-    Batch(Batch),
+    Batch(Batch<PreparedWrite>),
     Bad(BadRow),
     /// Nothing more comes.
     Ended(Result<()>),

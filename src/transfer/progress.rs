@@ -10,34 +10,37 @@ use super::grouped;
 /// Between two lines where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Tells how many rows are done.
+/// Tells how many rows, or pictures, are done.
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    /// What is done to rows, such as "imported".
+    /// What is done to what, such as "imported" and "rows".
     what: &'static str,
+    unit: &'static str,
     total: u64,
-    /// Rows that were done before.
+    /// Those that were done before.
     first: u64,
     started: Instant,
     told: Instant,
 }
 
 impl Progress {
-    /// `first` rows of the total were done before.
-    pub fn new(what: &'static str, total: u64, first: u64) -> Progress {
+    /// `first` of the total were done before.
+    pub fn new(what: &'static str, unit: &'static str, total: u64, first: u64) -> Progress {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = "{wide_bar} {human_pos}/{human_len} rows  {per_sec}  {eta} left";
-            let style = ProgressStyle::with_template(style);
+            let style = format!(
+                "{{wide_bar}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left"
+            );
+            let style = ProgressStyle::with_template(&style);
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::new(total).with_style(style).with_position(first);
             bar.reset_eta();
             bar
         });
         let started = Instant::now();
-        Progress { bar, what, total, first, started, told: started }
+        Progress { bar, what, unit, total, first, started, told: started }
     }
 
-    /// Rows of the total that are done now.
+    /// How many of the total are done now.
     pub fn set(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -75,7 +78,8 @@ impl Progress {
             false => "no telling how long".to_owned(),
         };
         let (done, total, rate) = (grouped(done), grouped(self.total), grouped(rate as u64));
-        format!("{} {done} of {total} rows ({share:.0}%), {rate} rows/s, {left}", self.what)
+        let (what, unit) = (self.what, self.unit);
+        format!("{what} {done} of {total} {unit} ({share:.0}%), {rate} {unit}/s, {left}")
     }
 }
 
@@ -88,6 +92,7 @@ mod tests {
         let progress = Progress {
             bar: None,
             what: "imported",
+            unit: "rows",
             total: 10_000,
             first: 4_000,
             started: Instant::now(),

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Result, TransferError};
-use crate::server::client::{Client, ClientError, PreparedWrite, RowFailure, WriteStream};
+use crate::server::client::{Client, ClientError, RowFailure, Writable, WriteStream};
 
 /// Most batches under way; the server works on 8 of a stream, and the others are on the wire.
 const IN_FLIGHT_MAX: usize = 12;
@@ -19,48 +19,48 @@ const WAIT_MAX: Duration = Duration::from_secs(3);
 
 /// A batch and the rows that it is of.
 #[derive(Debug, Clone)]
-pub(super) struct Batch {
+pub(super) struct Batch<W> {
     /// Numbers of the rows through all files.
     pub rows: Vec<u64>,
     /// All rows below were dealt with once this batch and those before it are.
     pub end: u64,
-    pub write: PreparedWrite,
+    pub write: W,
 }
 
 /// A batch on its way.
-struct Numbered {
+struct Numbered<W> {
     number: u64,
     /// True when it was sent before and may have been written.
     is_resent: bool,
-    batch: Batch,
+    batch: Batch<W>,
 }
 
 /// A batch that was written, but for the rows that failed.
 #[derive(Debug)]
-pub(super) struct Written {
-    pub batch: Batch,
+pub(super) struct Written<W> {
+    pub batch: Batch<W>,
     /// True when it may have been written twice: keys that exist may be its own.
     pub is_resent: bool,
     pub failures: Vec<RowFailure>,
 }
 
 /// The way to the server.
-pub(super) struct Sender {
+pub(super) struct Sender<W> {
     address: String,
     patience: Duration,
     /// Whether a later batch must be written after an earlier one also where it was written before it.
     keeps_order: bool,
     /// A connection that is being made. It is kept while others are waited for: begun anew each time, one
     /// that takes long would never be there.
-    connecting: Option<BoxFuture<'static, std::result::Result<WriteStream, ClientError>>>,
-    stream: Option<WriteStream>,
-    in_flight: VecDeque<Numbered>,
+    connecting: Option<BoxFuture<'static, std::result::Result<WriteStream<W>, ClientError>>>,
+    stream: Option<WriteStream<W>>,
+    in_flight: VecDeque<Numbered<W>>,
     /// Batches to send before any other.
-    waiting: VecDeque<Numbered>,
+    waiting: VecDeque<Numbered<W>>,
     /// Batches that the server was too busy for, and those behind them that must be written again.
-    refused: VecDeque<Numbered>,
+    refused: VecDeque<Numbered<W>>,
     /// What was written while others were refused, to be told in order.
-    done: BTreeMap<u64, Written>,
+    done: BTreeMap<u64, Written<W>>,
     /// Batches pushed, and batches told.
     pushed: u64,
     told: u64,
@@ -85,9 +85,9 @@ impl Trouble {
     }
 }
 
-impl Sender {
+impl<W: Writable> Sender<W> {
     /// `keeps_order` for writes that replace rows.
-    pub fn new(address: &str, patience: Duration, keeps_order: bool) -> Sender {
+    pub fn new(address: &str, patience: Duration, keeps_order: bool) -> Self {
         Sender {
             address: address.to_owned(),
             patience,
@@ -115,14 +115,14 @@ impl Sender {
     }
 
     /// Takes a batch to be sent behind all others.
-    pub fn push(&mut self, batch: Batch) {
+    pub fn push(&mut self, batch: Batch<W>) {
         self.waiting.push_back(Numbered { number: self.pushed, is_resent: false, batch });
         self.pushed += 1;
     }
 
     /// The next batch that was written, in order; waits for ever while there is none under way. May be
     /// dropped at any point and called again.
-    pub async fn next(&mut self) -> Result<Written> {
+    pub async fn next(&mut self) -> Result<Written<W>> {
         loop {
             if let Some(written) = self.done.remove(&self.told) {
                 self.told += 1;
@@ -234,7 +234,7 @@ impl Sender {
     }
 }
 
-async fn connect(address: String) -> std::result::Result<WriteStream, ClientError> {
+async fn connect<W: Writable>(address: String) -> std::result::Result<WriteStream<W>, ClientError> {
     let mut client = Client::connect(&address).await?;
-    client.write_stream(IN_FLIGHT_MAX).await
+    W::open(&mut client, IN_FLIGHT_MAX).await
 }

@@ -119,7 +119,7 @@ impl Client {
     }
 }
 
-fn described(info: wire::CollectionInfo) -> Result<Described> {
+pub(super) fn described(info: wire::CollectionInfo) -> Result<Described> {
     let vector = |column: wire::VectorColumnInfo| -> std::result::Result<VectorInfo, String> {
         Ok(VectorInfo {
             element: convert::known_element(column.element)?,

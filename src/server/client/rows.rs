@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
@@ -115,14 +116,39 @@ pub struct Acknowledgement {
     pub refusal: Option<Refusal>,
 }
 
+/// What a stream writes.
+pub trait Writable: std::fmt::Debug + Clone + Send + Sized + 'static {
+    /// Opens a stream that takes so many batches before it waits.
+    fn open(
+        client: &mut Client,
+        batches: usize,
+    ) -> impl Future<Output = Result<WriteStream<Self>>> + Send;
+}
+
+impl Writable for PreparedWrite {
+    async fn open(client: &mut Client, batches: usize) -> Result<WriteStream<Self>> {
+        let (requests, receiver) = mpsc::channel(batches);
+        let sent = ReceiverStream::new(receiver).map(|prepared: PreparedWrite| prepared.0);
+        let stream = client.voisin.write_stream(sent).await?;
+        Ok(WriteStream::new(requests, stream.into_inner()))
+    }
+}
+
 /// A stream of batches that are being written. It is acknowledged in the order sent.
 #[derive(Debug)]
-pub struct WriteStream {
-    requests: mpsc::Sender<wire::WriteRequest>,
+pub struct WriteStream<W> {
+    requests: mpsc::Sender<W>,
     acknowledgements: Streaming<wire::WriteAck>,
 }
 
-impl WriteStream {
+impl<W: Writable> WriteStream<W> {
+    pub(super) fn new(
+        requests: mpsc::Sender<W>,
+        acknowledgements: Streaming<wire::WriteAck>,
+    ) -> Self {
+        WriteStream { requests, acknowledgements }
+    }
+
     /// Waits while as many batches are on their way as the stream was opened for.
     pub async fn ready(&self) {
         // A stream that has ended says so where it is read.
@@ -131,8 +157,8 @@ impl WriteStream {
 
     /// Sends a batch, for which [`WriteStream::ready`] has found room; what the server does not take is
     /// told by [`WriteStream::next`].
-    pub fn send(&self, write: &PreparedWrite) {
-        let _ = self.requests.try_send(write.0.clone());
+    pub fn send(&self, write: &W) {
+        let _ = self.requests.try_send(write.clone());
     }
 
     /// What became of the oldest batch that this was not told of. Fails when the stream has broken or
@@ -200,13 +226,6 @@ impl RowStream {
 }
 
 impl Client {
-    /// Opens a stream of writes that takes so many batches before it waits.
-    pub async fn write_stream(&mut self, batches: usize) -> Result<WriteStream> {
-        let (requests, receiver) = mpsc::channel(batches);
-        let stream = self.voisin.write_stream(ReceiverStream::new(receiver)).await?;
-        Ok(WriteStream { requests, acknowledgements: stream.into_inner() })
-    }
-
     /// Reads rows.
     pub async fn read(&mut self, choice: &RowChoice) -> Result<RowStream> {
         let request = wire::ReadRequest {
