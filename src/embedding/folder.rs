@@ -62,11 +62,11 @@ pub(super) enum Pooling {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Decode {
-    /// Those that training had.
+    /// Those that training had: Pillow's.
     #[default]
     Exact,
-    /// JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size where that is still twice what the model takes:
-    /// a few times faster for photographs, and a few units of 255 off at edges.
+    /// JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size where that is still twice what the model takes,
+    /// and resizing may round: a few times faster for photographs, and a few units of 255 off at edges.
     Scaled,
 }
 

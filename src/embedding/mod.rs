@@ -532,7 +532,7 @@ fn read(
     let mut tensor = vec![0.0; plan.preprocess.tensor_len()];
     plan.preprocess.tensor(&picture, &mut tensor).map_err(|error| error.to_string())?;
     let thumbnail = thumbnails.map(|side| picture.thumbnail(side)).transpose().map_err(words)?;
-    let read = Read { size: (picture.width(), picture.height()), thumbnail, at: Instant::now() };
+    let read = Read { size: picture.full_size(), thumbnail, at: Instant::now() };
     Ok((read, tensor))
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::folder::{Decode, Folder, Pooling};
 use super::lanes::Lanes;
-use super::preprocess::{InputForm, Layout, Preprocess};
+use super::preprocess::{Accuracy, InputForm, Layout, Preprocess};
 use super::runtime::{Element, Port, Provider, Runtime, Session};
 use crate::schema::Metric;
 
@@ -64,8 +64,12 @@ impl Plan {
         let element = input.element.unwrap_or(Element::Float32);
         let output = chosen_output(&session.outputs, folder.card.output.as_deref())?;
         let layout = form.layout;
-        let preprocess =
-            Preprocess::from_json(&folder.preprocessor, form).map_err(|error| error.to_string())?;
+        let accuracy = match folder.card.decode {
+            Decode::Exact => Accuracy::Exact,
+            Decode::Scaled => Accuracy::Step,
+        };
+        let preprocess = Preprocess::from_json(&folder.preprocessor, form, accuracy)
+            .map_err(|error| error.to_string())?;
         let (height, width) = preprocess.shape();
         let mut plan = Plan {
             info: ModelInfo {

@@ -65,7 +65,13 @@ pub(super) fn decode(
         buffer
     };
     // Sides of a frame have 16 bits.
-    orientation::upright(Format::Jpeg, (width as u32, height as u32), rgb, orientation)
+    let sides = (width as u32, height as u32);
+    let mut picture = orientation::upright(Format::Jpeg, sides, rgb, orientation)?;
+    picture.full_size = match orientation::turns(orientation) {
+        false => (frame.width, frame.height),
+        true => (frame.height, frame.width),
+    };
+    Ok(picture)
 }
 
 /// Decodes into pixels of the frame's size, scaled.

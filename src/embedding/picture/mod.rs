@@ -30,6 +30,8 @@ pub(crate) struct Picture {
     width: u32,
     height: u32,
     rgb: Vec<u8>,
+    /// Width and height that it would have had in full.
+    full_size: (u32, u32),
 }
 
 impl Picture {
@@ -41,6 +43,11 @@ impl Picture {
     /// Rows; at least 1.
     pub(crate) fn height(&self) -> u32 {
         self.height
+    }
+
+    /// Width and height that it would have, had it not been decoded smaller.
+    pub(crate) fn full_size(&self) -> (u32, u32) {
+        self.full_size
     }
 
     /// Red, green and blue of each pixel, row after row: `3 * width * height` bytes.

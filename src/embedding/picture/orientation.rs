@@ -36,5 +36,6 @@ pub(super) fn upright(
         .ok_or_else(|| PictureError::damaged(format, "it has fewer pixels than its header says"))?;
     let mut picture = DynamicImage::ImageRgb8(stored);
     picture.apply_orientation(orientation);
-    Ok(Picture { width: picture.width(), height: picture.height(), rgb: picture.into_bytes() })
+    let (width, height) = (picture.width(), picture.height());
+    Ok(Picture { width, height, rgb: picture.into_bytes(), full_size: (width, height) })
 }

@@ -2,11 +2,13 @@
 //! normalise. What comes out is what `transformers` makes with Pillow and numpy, within 1/255 of a colour.
 
 mod config;
+mod exact;
 mod resize;
 #[cfg(test)]
 mod tests;
 
 use config::{Crop, Recipe, Resize};
+pub(crate) use resize::Accuracy;
 use resize::Window;
 
 use super::picture::Picture;
@@ -62,6 +64,7 @@ pub(crate) enum PreprocessError {
 #[derive(Debug, Clone)]
 pub(crate) struct Preprocess {
     recipe: Recipe,
+    accuracy: Accuracy,
     layout: Layout,
     height: u32,
     width: u32,
@@ -75,7 +78,11 @@ impl Preprocess {
     /// what the file says, and then the size may be the model's.
     ///
     /// Fails when the file asks for what cannot be done, or makes pictures of another size than the model's.
-    pub(crate) fn from_json(text: &[u8], input: InputForm) -> Result<Preprocess, PreprocessError> {
+    pub(crate) fn from_json(
+        text: &[u8],
+        input: InputForm,
+        accuracy: Accuracy,
+    ) -> Result<Preprocess, PreprocessError> {
         if text.len() > CONFIG_BYTES_MAX {
             return Err(PreprocessError::TooLong { bytes: text.len() });
         }
@@ -104,7 +111,7 @@ impl Preprocess {
                 *number = ((rescaled - recipe.mean[channel]) / recipe.std[channel]) as f32;
             }
         }
-        Ok(Preprocess { recipe, layout: input.layout, height, width, numbers })
+        Ok(Preprocess { recipe, accuracy, layout: input.layout, height, width, numbers })
     }
 
     /// Height and width of the tensor.
@@ -137,7 +144,8 @@ impl Preprocess {
         let down = Span::centred(height, self.height);
         let window =
             Window { x: across.from, y: down.from, width: across.length, height: down.length };
-        let pixels = resize::window(picture, (width, height), window, self.recipe.filter)?;
+        let pixels =
+            resize::window(picture, (width, height), window, (self.recipe.filter, self.accuracy))?;
 
         if across.length < self.width || down.length < self.height {
             // What the picture does not fill is black before it is rescaled and normalised.

@@ -28,7 +28,10 @@ fn pixels_are_those_of_pillow() {
             };
             let reference = image::load_from_memory(&fixture(pixels)).expect("a PNG").into_rgb8();
             let (width, height) = reference.dimensions();
-            let most = difference(&found, &Picture { width, height, rgb: reference.into_raw() });
+            let most = difference(
+                &found,
+                &Picture { width, height, rgb: reference.into_raw(), full_size: (width, height) },
+            );
             (most > 0).then(|| format!("{picture}: samples differ by {most}"))
         })
         .collect();

@@ -42,7 +42,7 @@ pub(super) fn listed() -> Vec<(String, String)> {
 pub(in crate::embedding) fn scene(width: u32, height: u32) -> Picture {
     let pixel = |x: u32, y: u32| [x * 5 + y, y * 7, x * y].map(|value| value as u8);
     let rgb = (0..height).flat_map(|y| (0..width).flat_map(move |x| pixel(x, y))).collect();
-    Picture { width, height, rgb }
+    Picture { width, height, rgb, full_size: (width, height) }
 }
 
 pub(super) fn encoded(picture: &Picture, format: image::ImageFormat) -> Vec<u8> {

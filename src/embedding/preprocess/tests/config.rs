@@ -3,14 +3,14 @@
 use super::super::config::{Crop, Recipe, Resize};
 use super::super::resize::Filter;
 use super::ANY;
-use crate::embedding::preprocess::{InputForm, Layout, Preprocess};
+use crate::embedding::preprocess::{Accuracy, InputForm, Layout, Preprocess};
 
 fn recipe(text: &str) -> Recipe {
     Recipe::from_json(text.as_bytes(), ANY).unwrap_or_else(|e| panic!("{text}: {e}"))
 }
 
 fn refusal(text: &str) -> String {
-    match Preprocess::from_json(text.as_bytes(), ANY) {
+    match Preprocess::from_json(text.as_bytes(), ANY, Accuracy::Exact) {
         Ok(_) => panic!("{text} is taken"),
         Err(error) => error.to_string(),
     }
@@ -98,7 +98,9 @@ fn sides_are_rounded_as_python_rounds_them() {
 #[test]
 fn a_jpeg_may_be_decoded_down_to_twice_what_is_made_of_it() {
     let at_least = |text: &str| {
-        Preprocess::from_json(text.as_bytes(), ANY).expect("a configuration").at_least()
+        Preprocess::from_json(text.as_bytes(), ANY, Accuracy::Exact)
+            .expect("a configuration")
+            .at_least()
     };
     assert_eq!(at_least(r#"{"size": {"height": 30, "width": 40}}"#), (80, 60));
     assert_eq!(at_least(r#"{"size": {"shortest_edge": 30}, "crop_size": 20}"#), (60, 60));
@@ -108,9 +110,11 @@ fn a_jpeg_may_be_decoded_down_to_twice_what_is_made_of_it() {
 #[test]
 fn a_file_without_a_size_has_the_models() {
     let form = InputForm { layout: Layout::Nhwc, height: Some(20), width: Some(30) };
-    let found = Preprocess::from_json(br#"{"image_mean": 0.5, "image_std": 0.5}"#, form);
+    let found =
+        Preprocess::from_json(br#"{"image_mean": 0.5, "image_std": 0.5}"#, form, Accuracy::Exact);
     assert_eq!(found.expect("a configuration").shape(), (20, 30));
-    let refused = Preprocess::from_json(br#"{"size": 224}"#, form).expect_err("another size");
+    let refused = Preprocess::from_json(br#"{"size": 224}"#, form, Accuracy::Exact)
+        .expect_err("another size");
     assert_eq!(
         refused.to_string(),
         "preprocessor_config.json makes pictures of 224 x 224 (height x width), and the model's input is 20 x 30"

@@ -3,7 +3,7 @@
 mod config;
 
 use super::super::picture::tests::{fixture, fixture_picture};
-use super::{InputForm, Layout, Preprocess, PreprocessError, Span};
+use super::{Accuracy, InputForm, Layout, Preprocess, PreprocessError, Span};
 
 pub(super) const ANY: InputForm = InputForm { layout: Layout::Nchw, height: None, width: None };
 
@@ -22,37 +22,52 @@ fn tensors_are_those_of_pillow_and_numpy() {
     for entry in &listed {
         let text = |field: &str| entry[field].as_str().expect("a text");
         let config = entry["config"].to_string();
-        let preprocess = Preprocess::from_json(config.as_bytes(), ANY).expect("a configuration");
-        let reference = fixture_picture(text("colours"));
-        let (height, width) = preprocess.shape();
-        assert_eq!((reference.height(), reference.width()), (height, width), "{}", text("name"));
+        for accuracy in [Accuracy::Exact, Accuracy::Step] {
+            let preprocess =
+                Preprocess::from_json(config.as_bytes(), ANY, accuracy).expect("a configuration");
+            let reference = fixture_picture(text("colours"));
+            let (height, width) = preprocess.shape();
+            assert_eq!(
+                (reference.height(), reference.width()),
+                (height, width),
+                "{}",
+                text("name")
+            );
 
-        let found = tensor(&preprocess, text("picture"));
-        let plane = height as usize * width as usize;
-        let recipe = &preprocess.recipe;
-        let (mut most, mut same) = (0.0f64, 0);
-        for (at, colour) in reference.rgb().iter().enumerate() {
-            let (pixel, channel) = (at / 3, at % 3);
-            // Back to what it was before it was normalised.
-            let number = f64::from(found[channel * plane + pixel]);
-            let rescaled = number * recipe.std[channel] + recipe.mean[channel];
-            let differs = (rescaled - f64::from(*colour) * recipe.factor).abs();
-            most = most.max(differs);
-            same += usize::from(differs < 1e-5);
-        }
-        // One step of a colour, and what floats leave out.
-        if most > 1.0 / 255.0 + 1e-6 {
-            wrong.push(format!("{}: {:.2} steps of a colour", text("name"), most * 255.0));
-        }
-        println!("{}: {:.3} the same", text("name"), same as f64 / (3 * plane) as f64);
-
-        // The arithmetic is numpy's, where the colours are the same ones.
-        for (corner, pixel) in [(0, 0), (1, plane - 1)] {
-            for channel in 0..3 {
-                let wanted = entry["corners"][corner][channel].as_f64().expect("a number");
+            let found = tensor(&preprocess, text("picture"));
+            let plane = height as usize * width as usize;
+            let recipe = &preprocess.recipe;
+            let (mut most, mut same) = (0.0f64, 0);
+            for (at, colour) in reference.rgb().iter().enumerate() {
+                let (pixel, channel) = (at / 3, at % 3);
+                // Back to what it was before it was normalised.
                 let number = f64::from(found[channel * plane + pixel]);
-                let step = recipe.factor / recipe.std[channel].abs();
-                assert!((number - wanted).abs() <= step + 1e-6, "{}", text("name"));
+                let rescaled = number * recipe.std[channel] + recipe.mean[channel];
+                let differs = (rescaled - f64::from(*colour) * recipe.factor).abs();
+                most = most.max(differs);
+                same += usize::from(differs < 1e-5);
+            }
+            // One step of a colour, and what floats leave out.
+            let allowed = match accuracy {
+                Accuracy::Exact => 1e-6,
+                Accuracy::Step => 1.0 / 255.0 + 1e-6,
+            };
+            if most > allowed {
+                let (name, steps) = (text("name"), most * 255.0);
+                let same = same as f64 / (3 * plane) as f64;
+                wrong.push(format!(
+                    "{name}, {accuracy:?}: {steps:.2} steps of a colour, {same:.5} the same"
+                ));
+            }
+
+            // The arithmetic is numpy's, where the colours are the same ones.
+            for (corner, pixel) in [(0, 0), (1, plane - 1)] {
+                for channel in 0..3 {
+                    let wanted = entry["corners"][corner][channel].as_f64().expect("a number");
+                    let number = f64::from(found[channel * plane + pixel]);
+                    let step = recipe.factor / recipe.std[channel].abs();
+                    assert!((number - wanted).abs() <= step + 1e-6, "{}", text("name"));
+                }
             }
         }
     }
@@ -69,7 +84,8 @@ fn layouts_and_colour_orders_hold_the_same_numbers() {
     };
     let of = |layout, flips| {
         let form = InputForm { layout, height: Some(8), width: Some(6) };
-        let made = Preprocess::from_json(file(flips).as_bytes(), form).expect("a configuration");
+        let made = Preprocess::from_json(file(flips).as_bytes(), form, Accuracy::Exact)
+            .expect("a configuration");
         tensor(&made, "source_37x29.png")
     };
     let planes = of(Layout::Nchw, false);
@@ -98,8 +114,8 @@ fn a_crop_larger_than_the_picture_is_black_around_it() {
         br#"{"do_resize": false, "crop_size": {"height": 32, "width": 40}, "do_center_crop": true,
                     "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}"#;
     for layout in [Layout::Nchw, Layout::Nhwc] {
-        let preprocess =
-            Preprocess::from_json(file, InputForm { layout, ..ANY }).expect("a configuration");
+        let preprocess = Preprocess::from_json(file, InputForm { layout, ..ANY }, Accuracy::Exact)
+            .expect("a configuration");
         // 37 x 29 in 40 x 32: two columns and rows before it, one behind.
         let found = tensor(&preprocess, "source_37x29.png");
         assert!(found.iter().all(|number| (-1.0..=1.0).contains(number)));
@@ -118,7 +134,8 @@ fn a_crop_larger_than_the_picture_is_black_around_it() {
 
 #[test]
 fn a_tensor_without_room_for_all_is_refused() {
-    let preprocess = Preprocess::from_json(br#"{"size": 8}"#, ANY).expect("a configuration");
+    let preprocess =
+        Preprocess::from_json(br#"{"size": 8}"#, ANY, Accuracy::Exact).expect("a configuration");
     let refused = preprocess.tensor(&fixture_picture("source_37x29.png"), &mut [0.0; 191]);
     assert_eq!(refused, Err(PreprocessError::Room { found: 191, wanted: 192 }));
 }
@@ -128,7 +145,7 @@ fn a_long_picture_costs_its_crop_and_no_more() {
     // The whole resized picture would have 4096 x 409600 pixels.
     let picture = crate::embedding::picture::tests::scene(1, 100);
     let file = br#"{"image_processor_type": "CLIPImageProcessor", "size": 4096, "crop_size": 16}"#;
-    let preprocess = Preprocess::from_json(file, ANY).expect("a configuration");
+    let preprocess = Preprocess::from_json(file, ANY, Accuracy::Exact).expect("a configuration");
     assert_eq!(preprocess.recipe.resize.sides(1, 100), (4096, 409_600));
     let mut out = vec![f32::NAN; preprocess.tensor_len()];
     preprocess.tensor(&picture, &mut out).expect("a tensor");
