@@ -17,9 +17,14 @@ pub(super) struct Header<'a> {
     pub exif: Option<&'a [u8]>,
 }
 
-/// Reads the chunks. Fails when there is no size, and when a bit stream claims more than the file's header.
+/// Reads the chunks. Fails when some are missing, when there is no size, and when a bit stream claims more than the file's header.
 pub(super) fn read(bytes: &[u8]) -> Result<Header<'_>, PictureError> {
     let damaged = |reason: String| PictureError::damaged(Format::WebP, reason);
+    let size = bytes.get(4..8).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
+    if size.is_none_or(|size| size as usize > bytes.len() - 8) {
+        // What is missing may be behind the pixels: how to hold them.
+        return Err(PictureError::CutShort { format: Format::WebP });
+    }
     // After "RIFF", its size and "WEBP".
     let chunks = Chunks { bytes: bytes.get(12..).unwrap_or_default() };
     let mut canvas = None;

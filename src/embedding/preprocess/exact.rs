@@ -52,26 +52,41 @@ fn rounded(sum: i32) -> u8 {
 /// Half a step, so that cutting rounds.
 const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
-/// The wanted part of a picture: along rows first and down columns then, rounded to 8 bits in between.
+/// Whether columns are resized before rows: Pillow does so since its version 13 where the height loses more than twice as many
+/// pixels as the width. The colours between the two are rounded, and cut at 0 and 255, so the order can be seen.
+/// <https://github.com/python-pillow/Pillow/pull/9549>
+pub(super) fn is_down_first(across: Axis, down: Axis) -> bool {
+    let loss = |axis: Axis| i64::from(axis.side) - i64::from(axis.resized);
+    loss(down) > 0 && loss(down) > 2 * loss(across)
+}
+
+/// The wanted part of a picture, one direction after the other, rounded to 8 bits in between.
 pub(super) fn resized(picture: &Picture, across: Axis, down: Axis, filter: Filter) -> Vec<u8> {
     let line = 3 * picture.width() as usize;
+    if is_down_first(across, down) {
+        let low = down_columns(picture.rgb(), line, 0, &Weights::new(down, filter));
+        return row_part(&low, line, across, filter);
+    }
     let columns = (down.side != down.resized).then(|| Weights::new(down, filter));
     let (first, end) = match &columns {
         Some(weights) => weights.sources(),
         None => (down.at as usize, (down.at + down.length) as usize),
     };
     let rows = &picture.rgb()[first * line..end * line];
-    let narrow = match across.side != across.resized {
-        true => along_rows(rows, line, &Weights::new(across, filter)),
-        false => {
-            let part = 3 * across.at as usize..3 * (across.at + across.length) as usize;
-            rows.chunks_exact(line).flat_map(|row| &row[part.clone()]).copied().collect()
-        }
-    };
+    let narrow = row_part(rows, line, across, filter);
     match columns {
         Some(weights) => down_columns(&narrow, 3 * across.length as usize, first, &weights),
         None => narrow,
     }
+}
+
+/// The wanted part of each row.
+fn row_part(rows: &[u8], line: usize, across: Axis, filter: Filter) -> Vec<u8> {
+    if across.side != across.resized {
+        return along_rows(rows, line, &Weights::new(across, filter));
+    }
+    let part = 3 * across.at as usize..3 * (across.at + across.length) as usize;
+    rows.chunks_exact(line).flat_map(|row| &row[part.clone()]).copied().collect()
 }
 
 fn along_rows(rows: &[u8], line: usize, weights: &Weights) -> Vec<u8> {

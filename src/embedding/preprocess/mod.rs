@@ -44,7 +44,7 @@ pub(crate) enum PreprocessError {
     TooLong { bytes: usize },
     #[error("preprocessor_config.json is not JSON: {0}")]
     NotJson(String),
-    #[error("preprocessor_config.json: {field} is {found}, where {wanted} is wanted")]
+    #[error("preprocessor_config.json: {field} is {found}, expected {wanted}")]
     Field { field: String, found: String, wanted: &'static str },
     /// What is asked for cannot be done.
     #[error("preprocessor_config.json: {0}")]

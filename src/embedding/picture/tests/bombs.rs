@@ -51,7 +51,8 @@ fn headers_that_claim_huge_pictures_are_refused() {
     let webp = encoded(&picture, ImageFormat::WebP);
     let mut tiff = fixture("tiff_rgb.tif");
     for (tag, at) in tiff_entries(&tiff) {
-        if tag == 256 || tag == 257 {
+        // Width, height and rows of the strip.
+        if matches!(tag, 256 | 257 | 278) {
             tiff = patched(&tiff, at + 8, &60_000u32.to_le_bytes());
             // Four bytes for the value.
             tiff = patched(&tiff, at + 2, &4u16.to_le_bytes());
@@ -66,7 +67,7 @@ fn headers_that_claim_huge_pictures_are_refused() {
         ("png", png(60_000, 60_000, &[], &zeros(1 << 20))),
         ("gif", patched(&gif, 6, &[0x60, 0xea, 0x60, 0xea])),
         ("bmp", patched(&bmp, 18, &[60_000u32.to_le_bytes(), 60_000u32.to_le_bytes()].concat())),
-        ("webp", patched(&webp, 21, &[0xff, 0xff, 0xff, 0x0f])),
+        ("webp", patched(&webp, 21, &[0xfe, 0xbf, 0xff, 0x0f])),
         ("tiff", tiff),
         ("jpeg", patched(&frame, sof + 5, &huge)),
         ("progressive jpeg", patched(&progressive, sof2 + 5, &huge)),
@@ -179,13 +180,10 @@ fn a_jpeg_of_very_many_scans_is_refused() {
     let with_scans = |times: usize| [before, &last.repeat(times), &[0xff, 0xd9]].concat();
     let own = bytes.windows(2).filter(|pair| pair == &[0xff, 0xda]).count();
 
-    let refused = whole(&with_scans(20_000)).expect_err("a bomb").to_string();
+    let refused = whole(&with_scans(1000)).expect_err("a bomb").to_string();
     assert_eq!(
         refused,
-        format!(
-            "the picture is {} scans of 64 x 64, where 100 are taken of this size",
-            own + 19_999
-        )
+        format!("the picture is {} scans of 64 x 64, where 100 are taken of this size", own + 999)
     );
     // A large picture may have fewer.
     let limits = PictureLimits { pixels_max: 64 * 64, ..ROOMY };

@@ -119,11 +119,7 @@ fn a_file_without_a_size_has_the_models() {
         refused.to_string(),
         "preprocessor_config.json makes pictures of 224 x 224 (height x width), and the model's input is 20 x 30"
     );
-    assert!(
-        refusal("{}").contains("shapes") || refusal("{}").contains("size"),
-        "{}",
-        refusal("{}")
-    );
+    assert!(refusal("{}").contains("it makes pictures of different shapes"), "{}", refusal("{}"));
 }
 
 #[test]
@@ -131,48 +127,51 @@ fn what_cannot_be_is_refused_with_the_field_and_the_value() {
     for (text, words) in [
         ("[1]", "is not JSON"),
         ("{", "is not JSON"),
-        (r#"{"size": 0}"#, "size is 0, where a whole number from 1 to 4096"),
+        (r#"{"size": 0}"#, "size is 0, expected a whole number from 1 to 4096"),
         (r#"{"size": 4097}"#, "size is 4097,"),
         (r#"{"size": 2.5}"#, "size is 2.5,"),
         (r#"{"size": -1}"#, "size is -1,"),
         (r#"{"size": "big"}"#, "size is \"big\","),
         (r#"{"size": {"longest_edge": 5}}"#, "size is {\"longest_edge\":5},"),
         (r#"{"size": {"height": 5}}"#, "size is {\"height\":5},"),
-        (r#"{"size": {"height": 5, "width": 5000}}"#, "size.width is 5000, where a whole number"),
+        (
+            r#"{"size": {"height": 5, "width": 5000}}"#,
+            "size.width is 5000, expected a whole number",
+        ),
         (
             r#"{"size": {"shortest_edge": 9, "longest_edge": 9}}"#,
-            "size.longest_edge is 9, where more than",
+            "size.longest_edge is 9, expected more than",
         ),
         (r#"{"size": [1, 2, 3]}"#, "size is [1,2,3],"),
         (r#"{"size": {"shortest_edge": 9}}"#, "pictures of different shapes"),
         (r#"{"size": 9, "do_resize": false}"#, "pictures of different shapes"),
-        (r#"{"size": 9, "do_resize": 1}"#, "do_resize is 1, where true or false is wanted"),
+        (r#"{"size": 9, "do_resize": 1}"#, "do_resize is 1, expected true or false"),
         (r#"{"size": 9, "crop_size": {"height": 5}}"#, "crop_size.width is missing"),
         (r#"{"size": 9, "crop_size": 0}"#, "crop_size is 0,"),
         (r#"{"size": 9, "do_center_crop": true}"#, "crop_size is missing"),
-        (r#"{"size": 9, "resample": 6}"#, "resample is 6, where a number from 0 to 5"),
+        (r#"{"size": 9, "resample": 6}"#, "resample is 6, expected a number from 0 to 5"),
         (r#"{"size": 9, "resample": "bicubic"}"#, "resample is \"bicubic\","),
         (
             r#"{"size": 9, "rescale_factor": 0}"#,
-            "rescale_factor is 0, where a number greater than 0",
+            "rescale_factor is 0, expected a number greater than 0",
         ),
         (r#"{"size": 9, "rescale_factor": 1e999}"#, "is not JSON"),
         (
             r#"{"size": 9, "do_normalize": true}"#,
-            "image_mean is missing, where three finite numbers",
+            "image_mean is missing, expected three finite numbers",
         ),
         (r#"{"size": 9, "image_mean": [0, 0, 0]}"#, "image_std is missing"),
         (r#"{"size": 9, "image_mean": [0, 0], "image_std": 1}"#, "image_mean is [0,0],"),
         (r#"{"size": 9, "image_mean": [0, 0, "a"], "image_std": 1}"#, "image_mean is [0,0,\"a\"],"),
         (
             r#"{"size": 9, "image_mean": [0, 0, 1e300], "image_std": 1}"#,
-            "image_mean is [0,0,1e300]",
+            "image_mean is [0,0,1e+300]",
         ),
         (
             r#"{"size": 9, "image_mean": 0, "image_std": [1, 1, 0]}"#,
-            "image_std is [1,1,0], where three numbers other",
+            "image_std is [1,1,0], expected three numbers other",
         ),
-        (r#"{"size": 9, "image_processor_type": 7}"#, "image_processor_type is 7, where a name"),
+        (r#"{"size": 9, "image_processor_type": 7}"#, "image_processor_type is 7, expected a name"),
         (r#"{"size": 9, "do_pad": true}"#, "do_pad is true"),
         (r#"{"size": 9, "rescale_offset": true}"#, "rescale_offset is true"),
         (r#"{"image_processor_type": "LevitImageProcessor"}"#, "Levit's image processor"),
