@@ -52,6 +52,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
 async fn serve(config: &Config) -> Result<(), String> {
     let mut signals =
         Signals::install().map_err(|cause| format!("cannot listen for signals: {cause}"))?;
+    server::check(config).map_err(|error| error.to_string())?;
     let (grpc, grpc_address) = bind(config.server.grpc, "gRPC", "--grpc").await?;
     let (http, http_address) = bind(config.server.http, "HTTP", "--http").await?;
 

@@ -86,6 +86,7 @@ impl Config {
             ("storage.data", &self.storage.data),
             ("embedding.models", &self.embedding.models),
             ("embedding.runtime", &self.embedding.runtime),
+            ("console.picture_root", &self.console.picture_root),
         ];
         for (setting, path) in paths {
             // What stands for bytes that were not UTF-8: another one is meant.

@@ -192,6 +192,14 @@ fn typed(setting: &str, default: &Value, value: ValueKind) -> Result<Value, Stri
             }
             Ok(Value::String(text))
         }
+        Value::Bool(_) => {
+            let truth = match value {
+                ValueKind::Boolean(truth) => Some(truth),
+                ValueKind::String(text) => text.trim().parse().ok(),
+                _ => None,
+            };
+            truth.map(Value::Bool).ok_or_else(|| "expected true or false".into())
+        }
         _ => Err("this setting has no type that a file can give".into()),
     }
 }

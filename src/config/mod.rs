@@ -32,6 +32,8 @@ pub struct Config {
     pub embedding: EmbeddingConfig,
     /// Bounds on what a caller may ask for.
     pub limits: LimitsConfig,
+    /// The web page on the HTTP port.
+    pub console: ConsoleConfig,
     /// Logs.
     pub log: LogConfig,
 }
@@ -271,6 +273,22 @@ impl Default for LimitsConfig {
             picture_decode_bytes_max: 512 << 20,
             memory_bytes_max: 0,
         }
+    }
+}
+
+/// The web page on the HTTP port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsoleConfig {
+    /// Serves the page, and the pictures that it shows.
+    pub enabled: bool,
+    /// The folder below which the files that rows name in `image_path` are shown as pictures; empty: none.
+    pub picture_root: PathBuf,
+}
+
+impl Default for ConsoleConfig {
+    fn default() -> Self {
+        ConsoleConfig { enabled: true, picture_root: PathBuf::new() }
     }
 }
 

@@ -79,6 +79,11 @@ pub struct Listeners {
     pub http: TcpListener,
 }
 
+/// Checks that what the settings name is there, before anything is opened.
+pub fn check(config: &Config) -> Result<()> {
+    http::check_root(&config.console)
+}
+
 /// Serves `database` until `shutdown` completes, then finishes the calls in progress for at most
 /// `server.stop_timeout_ms`. New connections are refused from then on, streams of writes are
 /// acknowledged and ended, and health turns to "not serving". The database stays open: closing it
@@ -99,7 +104,7 @@ pub async fn serve(
         Arc::new(proxima::Proxima::new(Arc::clone(&database), limits)),
         Arc::new(native::Native::new(Arc::clone(&database), limits, phases.clone())),
     );
-    let http = http::Http::new(database, services.clone(), limits, phases.clone(), metrics.clone());
+    let http = http::Http::new(database, services.clone(), config, phases.clone(), metrics.clone());
     let http_calls = http.calls();
     let mut listening = JoinSet::new();
     listening.spawn(http.serve(listeners.http));

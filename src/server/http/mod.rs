@@ -1,9 +1,10 @@
 //! The HTTP listener: which path leads where. Health lies in `health`, the REST API of Proxima BE in
-//! `rest`, connections and their bounds in `connections`.
+//! `rest`, the web page in `console`, connections and their bounds in `connections`.
 
 mod api;
 mod body;
 mod connections;
+mod console;
 mod health;
 mod metrics;
 mod proxima_json;
@@ -20,10 +21,12 @@ use super::Phases;
 use super::metrics::Metrics;
 use super::native::Native;
 use super::proxima::Proxima;
-use crate::config::LimitsConfig;
+use crate::config::{Config, LimitsConfig};
 use crate::database::Database;
 
 pub(super) use api::operations;
+use console::Console;
+pub(super) use console::check_root;
 pub(super) use rest::REST_CALLS;
 
 /// Calls over HTTP that may be in progress at a time: more than there can be connections.
@@ -39,6 +42,7 @@ pub(super) struct Http {
     proxima: Arc<Proxima>,
     native: Arc<Native>,
     limits: LimitsConfig,
+    console: Console,
     phases: Phases,
     metrics: Arc<Metrics>,
     calls: Calls,
@@ -48,12 +52,13 @@ impl Http {
     pub(super) fn new(
         database: Arc<Database>,
         (proxima, native): (Arc<Proxima>, Arc<Native>),
-        limits: &LimitsConfig,
+        config: &Config,
         phases: Phases,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let limits = limits.clone();
-        Http { database, proxima, native, limits, phases, metrics, calls: Calls::new() }
+        let limits = config.limits.clone();
+        let console = Console::new(&config.console);
+        Http { database, proxima, native, limits, console, phases, metrics, calls: Calls::new() }
     }
 
     /// The calls in progress, to wait for.
@@ -76,10 +81,10 @@ impl Http {
             self.metrics.http_connections.clone(),
         );
         let routes = Router::new()
-            .route("/", get(health::about))
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))
             .route("/metrics", get(metrics::metrics))
+            .merge(console::routes(self.console.is_enabled()))
             .merge(api::routes(self.clone()))
             .fallback(rest::answer)
             .with_state(self);

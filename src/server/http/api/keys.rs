@@ -50,7 +50,7 @@ fn key(text: &str) -> Result<u64, String> {
 }
 
 /// The key that a request's line names.
-pub(super) fn line_key(line: &Line) -> Outcome<u64> {
+pub(in crate::server::http) fn line_key(line: &Line) -> Outcome<u64> {
     key(line.param("key")).map_err(Refused::invalid)
 }
 

@@ -39,14 +39,15 @@ use crate::error::Error;
 use crate::server::metrics::Failed;
 
 use keys::KeyForm;
+pub(super) use keys::line_key;
 pub(in crate::server) use openapi::operations;
-use refusal::Refused;
+pub(super) use refusal::{Refused, no_row};
 
 /// Where all of it lies.
 const ROOT: &str = "/api/v1";
 
 /// What every call returns.
-type Outcome<T> = Result<T, Refused>;
+pub(super) type Outcome<T> = Result<T, Refused>;
 
 /// The routes.
 pub(super) fn routes(http: Http) -> Router<Http> {
@@ -143,7 +144,7 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 }
 
 /// What a request's line says: path and query string.
-struct Line {
+pub(super) struct Line {
     params: Vec<(String, String)>,
     query: Vec<(String, String)>,
     /// Counts the call among those in progress.
@@ -183,7 +184,7 @@ fn query_string(text: &str) -> Outcome<Vec<(String, String)>> {
 
 impl Line {
     /// A part of the path; the routes name it.
-    fn param(&self, name: &str) -> &str {
+    pub(super) fn param(&self, name: &str) -> &str {
         let found = self.params.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value.as_str())
     }
@@ -194,7 +195,7 @@ impl Line {
     }
 
     /// Refuses what the query string holds beside these.
-    fn takes(&self, names: &[&str]) -> Outcome<()> {
+    pub(super) fn takes(&self, names: &[&str]) -> Outcome<()> {
         for (position, (name, _)) in self.query.iter().enumerate() {
             if !names.contains(&name.as_str()) {
                 let known = if names.is_empty() { "none" } else { &names.join(", ") };
@@ -210,7 +211,7 @@ impl Line {
     }
 
     /// A parameter of the query string.
-    fn query(&self, name: &str) -> Option<&str> {
+    pub(super) fn query(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }

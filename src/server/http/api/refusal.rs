@@ -18,7 +18,7 @@ const MESSAGE_CHARS_MAX: usize = 2_000;
 
 /// A refusal.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(in crate::server::http) struct Refused {
     status: StatusCode,
     code: tonic::Code,
     message: String,
@@ -43,7 +43,11 @@ struct Cause {
 }
 
 impl Refused {
-    pub(super) fn new(status: StatusCode, code: tonic::Code, message: impl Into<String>) -> Self {
+    pub(in crate::server::http) fn new(
+        status: StatusCode,
+        code: tonic::Code,
+        message: impl Into<String>,
+    ) -> Self {
         let mut message = message.into();
         // What the caller sent is quoted, and may be as long as a body.
         if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS_MAX) {
@@ -54,7 +58,7 @@ impl Refused {
     }
 
     /// A request that makes no sense.
-    pub(super) fn invalid(message: impl Into<String>) -> Self {
+    pub(in crate::server::http) fn invalid(message: impl Into<String>) -> Self {
         Refused::new(StatusCode::BAD_REQUEST, tonic::Code::InvalidArgument, message)
     }
 
@@ -85,7 +89,7 @@ impl From<Refused> for Problem {
 }
 
 /// There is no row of that key.
-pub(super) fn no_row(key: u64) -> Refused {
+pub(in crate::server::http) fn no_row(key: u64) -> Refused {
     let words = format!("there is no row of key {key}");
     Refused::new(StatusCode::NOT_FOUND, tonic::Code::NotFound, words)
 }
