@@ -14,6 +14,7 @@ cat <<TEXT
 Voisin $("$voisin" --version | cut -d ' ' -f 2)
     gRPC   $(setting grpc)
     HTTP   $(setting http)
+    page   http://$(setting http)/
     data   $(realpath -m "$(setting data)")
 
 In another terminal:

@@ -54,6 +54,17 @@ has_venv() {
     command -v python3 >/dev/null && python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
+# A browser for the tests of the web page. Debian has it with its driver; where it is a snap, as on Ubuntu,
+# it cannot be driven from here, and these tests are skipped unless both programs are there.
+has_browser() {
+    command -v chromedriver >/dev/null &&
+        { command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null
+}
+
+is_debian() {
+    grep -qx 'ID=debian' /etc/os-release 2>/dev/null
+}
+
 # Installs Debian packages, or says what to install by hand and ends.
 install() {
     local root=()
@@ -162,6 +173,13 @@ has_compiler || missing+=(g++)
 has_openblas || compgen -G '/usr/lib/*/openblas*/libblas.so' >/dev/null || missing+=(libopenblas-dev)
 command -v nasm >/dev/null || [ "$(uname -m)" != x86_64 ] || missing+=(nasm)
 has_venv || missing+=(python3 python3-venv)
+if [ "$goal" = test ] && ! has_browser; then
+    if is_debian; then
+        missing+=(chromium chromium-driver)
+    else
+        say "no Chromium with its chromedriver: the tests of the web page will be skipped"
+    fi
+fi
 [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 
 if ! has_cmake; then

@@ -44,7 +44,7 @@ pub struct Config {
 pub struct ServerConfig {
     /// gRPC address; port 0 takes any free port and logs it.
     pub grpc: SocketAddr,
-    /// HTTP address (REST, health, metrics); port 0 takes any free port and logs it.
+    /// HTTP address (the APIs, the web page, health, metrics); port 0 takes any free port and logs it.
     pub http: SocketAddr,
     /// How long a stop waits for calls in progress, in milliseconds.
     pub stop_timeout_ms: u64,

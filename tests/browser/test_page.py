@@ -10,7 +10,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from conftest import photographs
-from server import eventually
 
 
 def nearest(known, key, count, among=lambda path: True):
@@ -53,20 +52,36 @@ def test_collections_are_listed_with_live_figures(console, own_server):
     page.wait(lambda: page.texts("#side-list a") == [], "it is gone at the side, too")
 
 
+#: Notes the timers that wait, from now on.
+TIMERS = """
+const { setTimeout: set, clearTimeout: clear } = window;
+window.timers = new Map();
+window.setTimeout = (work, millis) => {
+  const id = set(() => { timers.delete(id); work(); }, millis);
+  timers.set(id, millis);
+  return id;
+};
+window.clearTimeout = (id) => { timers.delete(id); clear(id); };
+"""
+HIDE = """
+Object.defineProperty(document, "hidden", { value: arguments[0], configurable: true });
+document.dispatchEvent(new Event("visibilitychange"));
+"""
+
+
 def test_a_hidden_page_asks_nothing(console, gallery):
     page = console(gallery)
     page.wait_for_text("photos")
-    hide = "Object.defineProperty(document, 'hidden', { value: arguments[0], configurable: true });" \
-           "document.dispatchEvent(new Event('visibilitychange'))"
-    page.driver.execute_script(hide, True)
-    # What was under way may still come; then it is quiet for longer than a round takes.
-    page.driver.set_script_timeout(30)
-    page.driver.execute_async_script("setTimeout(arguments[0], 1000)")
+    page.driver.execute_script(TIMERS)
+    waiting = lambda: page.driver.execute_script("return [...timers.values()]")
+    page.wait(lambda: waiting() == [2000], lambda: f"the next round waits: {waiting()}")
+    page.driver.execute_script(HIDE, True)
+    # A round that was under way ends; without a timer none begins.
+    page.wait(lambda: waiting() == [], lambda: f"no round waits: {waiting()}")
     page.requests()
-    page.driver.execute_async_script("setTimeout(arguments[0], 4500)")
-    assert page.requests() == []
-    page.driver.execute_script(hide, False)
-    eventually(lambda: any(url.endswith("/api/v1/collections") for url in page.requests()), 20, "it asks again")
+    page.driver.execute_script(HIDE, False)
+    page.wait(lambda: any(url.endswith("/api/v1/collections") for url in page.requests()), "it asks again")
+    page.wait(lambda: waiting() == [2000], "and goes on asking")
 
 
 def test_a_server_that_is_gone_is_told_and_found_again(console, own_server):
@@ -173,7 +188,8 @@ def test_a_collection_without_a_model_says_so_and_offers_rows(console, gallery):
 # ----- rows -----
 
 
-def test_rows_are_browsed_page_by_page_and_shown_whole(console, own_server):
+def test_rows_are_browsed_page_by_page_and_shown_whole(console, start_server):
+    own_server = start_server(settings={"limits.readers_max": 3})
     known = photographs(own_server, "photos", 60)
     page = console(own_server, "#/photos/browse")
     page.wait_for_text("1–50 of 60 rows")
@@ -184,6 +200,12 @@ def test_rows_are_browsed_page_by_page_and_shown_whole(console, own_server):
     assert keys() == sorted(known, key=int)[50:] and not page.button("Next").is_enabled()
     page.button("Previous").click()
     page.wait_for_text("1–50 of 60 rows")
+    # However often somebody looks, nothing stays open.
+    at = f"http://{own_server.http}/api/v1/collections/photos/scroll"
+    for _ in range(3):
+        page.button("Reload").click()
+        page.wait_for_text("1–50 of 60 rows")
+    assert requests.post(at, json={"limit": 1}, timeout=60).status_code == 200
     key = keys()[3]
     page.button(key).click()
     dialog = lambda: page.one("dialog[open]").text

@@ -36,11 +36,45 @@ async function call(method, path, { body, type, signal, headers } = {}) {
   } catch {
     throw new Refusal(answer.status, "UNREADABLE", `The answer is no JSON (HTTP ${answer.status}).`);
   }
-  if (!answer.ok) {
-    const error = json?.error ?? {};
-    throw new Refusal(answer.status, error.code ?? "", error.message ?? `HTTP ${answer.status}`);
-  }
+  if (!answer.ok) throw refusal(answer.status, json);
   return { json, text, millis };
+}
+
+/** The first lines of an answer that may be long: it is read no further, and the server stops. */
+async function firstLines(path, asked, most, signal) {
+  const own = new AbortController();
+  const stop = () => own.abort();
+  signal?.addEventListener("abort", stop);
+  try {
+    const answer = await fetch(ROOT + path, {
+      method: "POST", signal: own.signal, cache: "no-store", headers: { "content-type": "application/json" }, body: JSON.stringify(asked),
+    });
+    if (!answer.ok) throw refusal(answer.status, await answer.json());
+    const lines = [];
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let rest = "", ended = false; !ended && lines.length < most;) {
+      const { value, done } = await reader.read();
+      ended = done;
+      const pieces = (rest + (value ?? "")).split("\n");
+      rest = pieces.pop();
+      for (const piece of pieces.slice(0, most - lines.length)) {
+        const line = JSON.parse(piece);
+        if (line.error) throw refusal(answer.status, line);
+        lines.push(line);
+      }
+    }
+    return lines;
+  } catch (error) {
+    if (error instanceof Refusal || signal?.aborted) throw error;
+    throw new Refusal(0, "UNREACHABLE", "The server does not answer. Is it running?");
+  } finally {
+    signal?.removeEventListener("abort", stop);
+    stop();
+  }
+}
+
+function refusal(status, json) {
+  return new Refusal(status, json?.error?.code ?? "", json?.error?.message ?? `HTTP ${status}`);
 }
 
 const at = (name) => `/collections/${encodeURIComponent(name)}`;
@@ -59,7 +93,8 @@ export const api = {
   drop: (name) => call("DELETE", at(name)),
   /** `asked` may be text, which is sent as it stands. */
   query: (name, asked, signal) => send("POST", `${at(name)}/query?keys=text`, asked, signal),
-  scroll: async (name, asked, signal) => (await send("POST", `${at(name)}/scroll?keys=text`, asked, signal)).json,
+  /** The first rows in key order, of those behind the key `after`. Nothing stays open on the server, as a scroll would. */
+  rows: (name, asked, most, signal) => firstLines(`${at(name)}/read?keys=text`, asked, most, signal),
   count: async (name, filter, signal) => (await send("POST", `${at(name)}/count`, { filter }, signal)).json.rows,
   row: async (name, key) => (await call("GET", `${at(name)}/rows/${key}?keys=text&vectors=*`)).json,
   searchByImage: (name, picture, asked, signal) => {

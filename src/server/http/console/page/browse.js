@@ -1,7 +1,7 @@
 // Rows in the order of their keys, page by page.
 
 import { api } from "./api.js";
-import { command, count, empty, fill, h, plural, problem, setText, shown } from "./dom.js";
+import { command, count, empty, fill, h, plural, problem, quoted, setText, shown } from "./dom.js";
 import { note } from "./place.js";
 import { columnsShown, hasPictures, openRow, picture } from "./row.js";
 import { example } from "./search.js";
@@ -11,9 +11,9 @@ const PAGE_ROWS = 50;
 export function browse(body, context) {
   const { name, collection } = context;
   let filter = context.asked.get("filter") ?? "";
-  /** Where each page so far begins; all are of the moment of the first. */
-  let cursors = [null];
-  let next = null;
+  /** The key that each page so far begins behind. */
+  let pages = [null];
+  let last = null;
   let total = null;
   let running = null;
 
@@ -42,14 +42,14 @@ export function browse(body, context) {
     event?.preventDefault();
     filter = filterBox.value.trim();
     note({ filter });
-    cursors = [null];
+    pages = [null];
     total = null;
     load();
   }
 
   function turn(by) {
-    if (by > 0) cursors.push(next);
-    else cursors.pop();
+    if (by > 0) pages.push(last);
+    else pages.pop();
     load();
   }
 
@@ -59,33 +59,33 @@ export function browse(body, context) {
     running = own;
     before.disabled = after.disabled = true;
     try {
-      const cursor = cursors.at(-1);
-      const [page, counted] = await Promise.all([
-        api.scroll(name, { limit: PAGE_ROWS, filter, forwards: columns, ...(cursor ? { cursor } : {}) }, own.signal),
+      const behind = pages.at(-1);
+      const [found, counted] = await Promise.all([
+        api.rows(name, { filter, forwards: columns, ...(behind === null ? {} : { after: behind }) }, PAGE_ROWS + 1, own.signal),
         total ?? api.count(name, filter, own.signal),
       ]);
       total = counted;
-      next = page.cursor;
-      show(page.rows);
+      show(found.slice(0, PAGE_ROWS), found.length > PAGE_ROWS);
     } catch (error) {
       if (own.signal.aborted) return;
       const isFilter = filter !== "" && error.message.startsWith("invalid filter");
       filterBox.setAttribute("aria-invalid", String(isFilter));
       fill(filterProblem, isFilter ? h("pre", {}, error.message) : null);
-      if (!isFilter) fill(words, problem(error, h("button", { type: "button", onclick: begin }, "Begin anew")));
+      if (!isFilter) fill(words, problem(error, h("div", {}, h("button", { type: "button", onclick: begin }, "Try again"))));
     }
   }
 
-  function show(found) {
+  function show(found, isMore) {
+    last = found.at(-1)?.key;
     filterBox.removeAttribute("aria-invalid");
     fill(filterProblem);
-    const first = (cursors.length - 1) * PAGE_ROWS;
-    before.disabled = cursors.length === 1;
-    after.disabled = next === null;
+    const first = (pages.length - 1) * PAGE_ROWS;
+    before.disabled = pages.length === 1;
+    after.disabled = !isMore;
     table.hidden = found.length === 0;
     fill(words, found.length > 0 ? null : filter
       ? empty("No row passes the filter.")
-      : empty("The collection has no rows yet.", h("p", {}, "Fill it from a file:"), command(`voisin import rows.parquet --collection ${name}`)));
+      : empty("The collection has no rows yet.", h("p", {}, "Fill it from a file:"), command(`voisin import rows.parquet --collection ${quoted(name)}`)));
     setText(where, found.length === 0 ? "" : `${count(first + 1)}–${count(first + found.length)} of ${plural(total, "row")}`);
     fill(rows, found.map((row) => h("tr", { onclick: (event) => { if (!event.target.closest("button")) openRow(name, row.key, context); } },
       withPictures ? h("td", { class: "thumb" }, picture(name, row, context)) : null,

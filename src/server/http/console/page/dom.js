@@ -99,6 +99,11 @@ export function empty(title, ...more) {
   return h("div", { class: "empty" }, h("h3", {}, title), more);
 }
 
+/** A name as a shell takes it. */
+export function quoted(name) {
+  return /^[A-Za-z0-9_][A-Za-z0-9_.-]*$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`;
+}
+
 export function command(text) {
   return h("pre", { class: "command", tabindex: "0" }, text);
 }

@@ -75,8 +75,8 @@ export function query(body, { name, collection }) {
     const column = collection.vectors[0];
     let asked = { vector: new Array(column.dimension).fill(0) };
     try {
-      const { rows } = await api.scroll(name, { limit: 1, forwards: [] });
-      if (rows.length > 0) asked = { positives: [rows[0].key] };
+      const [row] = await api.rows(name, { forwards: [] }, 1);
+      if (row) asked = { positives: [row.key] };
     } catch {
       // The reader writes the whole of it.
     }

@@ -1,7 +1,7 @@
 // Pictures in, similar rows out: from a picture that is dropped, pasted or chosen, or from a row.
 
 import { api, pictureAt } from "./api.js";
-import { bytes, command, count, empty, fill, h, micros, plural, problem, setText } from "./dom.js";
+import { bytes, command, count, empty, fill, h, micros, plural, problem, quoted, setText } from "./dom.js";
 import { note, place } from "./place.js";
 import { card, columnsShown, hasPictures, openRow } from "./row.js";
 import { state } from "./live.js";
@@ -48,7 +48,7 @@ export function search(body, context) {
 
   // What was found.
   const latency = h("p", { class: "latency", role: "status" });
-  const results = h("ul", { class: "results", "aria-label": "Similar rows" });
+  const results = h("ul", { class: "results", role: "list", "aria-label": "Similar rows" });
   const words = h("div", {});
 
   fill(body,
@@ -230,8 +230,8 @@ export function search(body, context) {
     }
     if (rows === 0) {
       fill(words, empty("The collection has no rows yet.", models.length > 0
-        ? [h("p", {}, "Index a folder of pictures:"), command(`voisin index DIR --collection ${name}`)]
-        : [h("p", {}, "Import rows from a file:"), command(`voisin import rows.parquet --collection ${name}`)]));
+        ? [h("p", {}, "Index a folder of pictures:"), command(`voisin index DIR --collection ${quoted(name)}`)]
+        : [h("p", {}, "Import rows from a file:"), command(`voisin import rows.parquet --collection ${quoted(name)}`)]));
     } else if (rows > 0) {
       begin();
     }
@@ -242,13 +242,13 @@ export function search(body, context) {
     const own = new AbortController();
     running = own;
     try {
-      const page = await api.scroll(name, { limit: BEGIN_ROWS, filter, forwards: columnsShown(collection) }, own.signal);
+      const rows = await api.rows(name, { filter, forwards: columnsShown(collection) }, BEGIN_ROWS, own.signal);
       if (own.signal.aborted) return;
       fill(latency, models.length > 0
         ? ["Choose, drop or paste a picture: the model ", h("strong", {}, models[0].params.model), " embeds it, and its nearest neighbours come here. Or begin with a row:"]
         : "Click a row to find those like it:");
-      list(page.rows);
-      if (page.rows.length === 0) fill(words, empty("No row passes the filter."));
+      list(rows);
+      if (rows.length === 0) fill(words, empty("No row passes the filter."));
     } catch (error) {
       if (!own.signal.aborted) failed(error);
     }
