@@ -33,7 +33,7 @@ class Console:
         # For work on the page alone: another server that passes all but the page's files on.
         self.base = os.environ.get("VOISIN_CONSOLE_AT", "http://{http}").format(http=server.http)
         #: What the browser may complain about, besides nothing: parts of its messages.
-        self.expected_errors = ["/api/v1/models"]  # TEMPORARY
+        self.expected_errors = []
 
     def open(self, place="#/"):
         self.driver.get("about:blank")

@@ -9,7 +9,7 @@ import requests
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from conftest import photographs
+from photographs import photographs
 
 
 def nearest(known, key, count, among=lambda path: True):

@@ -62,7 +62,7 @@ async fn about(State(http): State<Http>) -> Response {
     let answer = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "picture_root": http.console.has_root(),
-        "message_bytes_max": http.limits.message_bytes_max,
+        "picture_bytes_max": http.limits.picture_bytes_max,
     });
     ([(header::CACHE_CONTROL, "no-store")], axum::Json(answer)).into_response()
 }

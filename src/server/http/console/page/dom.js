@@ -74,7 +74,8 @@ export function distance(score) {
   if (typeof score !== "number") return String(score);
   const size = Math.abs(score);
   if (size === 0) return "0";
-  return size >= 1e6 || size < 1e-4 ? score.toExponential(2) : score.toPrecision(4);
+  if (size >= 1e6 || size < 1e-4) return score.toExponential(2);
+  return size < 1 ? score.toFixed(4) : score.toPrecision(4);
 }
 
 /** A forward value in one line. */

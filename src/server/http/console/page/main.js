@@ -15,7 +15,7 @@ const TITLES = { search: "Search", browse: "Browse", query: "Query", schema: "Sc
 const SHOW = { search, browse, query, schema };
 
 /** What the server said of itself. */
-const server = { version: "", picture_root: false, message_bytes_max: 64 << 20, models: [] };
+const server = { version: "", picture_root: false, picture_bytes_max: 32 << 20, models: [] };
 
 const main = document.getElementById("main");
 const list = document.getElementById("side-list");

@@ -54,7 +54,7 @@ export function card(name, hit, rank, context, onlike) {
     }, picture(name, hit, context), isHit ? h("span", { class: "rank", "aria-hidden": "true" }, String(rank)) : null),
     h("div", { class: "caption" },
       h("span", { class: "name", title: called }, short),
-      isHit ? h("span", { class: "score", title: "distance" }, distance(hit.score)) : null,
+      isHit ? h("span", { class: "score", title: `distance ${hit.score}` }, distance(hit.score)) : null,
       h("button", { type: "button", class: "icon", "aria-label": `Values of ${called}`, title: "Values", onclick: () => openRow(name, hit.key, context) }, "⋯")));
 }
 

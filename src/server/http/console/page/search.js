@@ -108,8 +108,8 @@ export function search(body, context) {
 
   function take(file) {
     if (!file || cannot) return;
-    if (file.size > server.message_bytes_max) {
-      refuse(new Error(`The picture has ${bytes(file.size)}; the server takes ${bytes(server.message_bytes_max)} (setting limits.message_bytes_max).`));
+    if (file.size > server.picture_bytes_max) {
+      refuse(new Error(`The picture has ${bytes(file.size)}; the server takes ${bytes(server.picture_bytes_max)} (setting limits.picture_bytes_max).`));
       return;
     }
     if (file.type && !file.type.startsWith("image/")) {
@@ -201,11 +201,14 @@ export function search(body, context) {
   function show(answer, millis) {
     settled();
     const hits = answer.results[0] ?? [];
-    const parts = [["decode", answer.decode_us], ["embed", answer.embed_us], ["search", answer.search_us]]
-      .filter(([, value]) => value !== undefined).map(([part, value]) => `${part} ${micros(value)}`);
+    // Pictures are decoded and embedded before the search, which `elapsed_us` is of.
+    const { decode_us: decode, embed_us: embed, search_us: ofSearch } = answer;
+    const isPicture = decode !== undefined;
+    const inServer = isPicture ? decode + embed + ofSearch : answer.elapsed_us;
+    const parts = isPicture ? ` (decode ${micros(decode)}, embed ${micros(embed)}, search ${micros(ofSearch)})` : "";
     fill(latency,
-      h("strong", {}, plural(hits.length, "row")), ` of ${count(answer.rows)} · server `, h("strong", {}, micros(answer.elapsed_us)),
-      parts.length > 0 ? ` (${parts.join(", ")})` : "", " · round trip ", h("strong", {}, micros(millis * 1000)),
+      h("strong", {}, plural(hits.length, "row")), ` of ${count(answer.rows)} · server `, h("strong", {}, micros(inServer)),
+      parts, " · round trip ", h("strong", {}, micros(millis * 1000)),
       " · ", h("span", { title: answer.exact ? "Nothing nearer can have been missed." : "An index was walked; a larger ef finds more." }, answer.exact ? "exact" : "approximate"),
       h("span", { class: "muted" }, ` · ${metricWords(collection, column)}`));
     list(hits);
