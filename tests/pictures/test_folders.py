@@ -3,11 +3,12 @@
 import json
 import os
 import re
+import subprocess
 
 import pytest
 
 from drawing import edits, encoded, jpeg, scene
-from server import run_voisin
+from server import binary, environment, eventually, run_voisin
 
 
 @pytest.fixture
@@ -96,14 +97,26 @@ def test_files_that_cannot_be_read_are_told_at_the_end(index, folder):
         assert re.search(rf"^  {name}: .+", ran.stdout, re.M), ran.stdout
 
 
-def test_an_index_that_was_killed_goes_on(server, name, index, folder):
+def test_an_index_that_was_killed_goes_on(server, name, calls, folder):
     many = folder / "many"
     many.mkdir()
-    for seed in range(60):
-        (many / f"{seed:03}.jpg").write_bytes(jpeg(scene(seed, 200, 150)))
-    assert counts(index(folder, "--glob", "many/00?.jpg")) == (10, 0, 0, 0)
-    server_rows = counts(index(folder))
-    assert server_rows == (56, 10, 0, 0)
+    large = jpeg(scene(1, 1600, 1200))
+    for number in range(200):
+        (many / f"{number:03}.jpg").write_bytes(large)
+    command = [binary(), "index", str(folder), "--collection", name, "--server", server.grpc]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment({}))
+
+    def rows():
+        known = [info.name for info in calls.ListCollections().collections]
+        return calls.Count(collection=name).rows if name in known else 0
+
+    eventually(lambda: rows() or running.poll() is not None, 60, "no picture was written")
+    running.kill()
+    running.communicate()
+    before = eventually(rows, 60, "nothing was written before the kill")
+    written, unchanged, _, _ = counts(
+        run_voisin("index", folder, "--collection", name, "--server", server.grpc))
+    assert (written + unchanged, rows()) == (206, 206) and unchanged >= before > 0
 
 
 def test_a_page_shows_what_was_found(server, name, index, folder, tmp_path):
