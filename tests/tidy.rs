@@ -332,12 +332,17 @@ fn foreign_libraries_stay_behind_one_door() {
     let findings = crates_only_in(&["faiss", "faiss_sys"], |path| path.starts_with("src/native"));
     report("faiss is named under src/native only", findings);
 
-    let users: Vec<PathBuf> = sources("src")
-        .into_iter()
-        .filter(|source| crate_paths(&source.code, "sled").next().is_some())
-        .map(|source| source.path)
-        .collect();
-    assert_eq!(users.len(), 1, "sled is named in exactly one file, not in {users:?}");
+    for name in ["sled", "ort", "reqwest"] {
+        let users: Vec<PathBuf> = sources("src")
+            .into_iter()
+            .filter(|source| crate_paths(&source.code, name).next().is_some())
+            .map(|source| source.path)
+            .collect();
+        assert_eq!(users.len(), 1, "{name} is named in exactly one file, not in {users:?}");
+    }
+    let decoders = ["image", "tiff", "turbojpeg", "fast_image_resize"];
+    let findings = crates_only_in(&decoders, |path| path.starts_with("src/embedding"));
+    report("decoders of pictures are named under src/embedding only", findings);
 }
 
 #[test]

@@ -37,6 +37,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("embedding.batch_max", 1, 1_024),
     ("embedding.batch_wait_ms", 0, 1_000),
     ("embedding.queue_max", 2, 1_048_576),
+    ("fetch.timeout_ms", 1, 600_000),
     // Protobuf itself ends at 2 GiB.
     ("limits.message_bytes_max", 64 * KIB, 2 * GIB - 1),
     ("limits.http_connections_max", 1, 65_536),

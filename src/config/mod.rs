@@ -30,6 +30,8 @@ pub struct Config {
     pub compute: ComputeConfig,
     /// Models that make vectors of pictures.
     pub embedding: EmbeddingConfig,
+    /// Fetching pictures by their address.
+    pub fetch: FetchConfig,
     /// Bounds on what a caller may ask for.
     pub limits: LimitsConfig,
     /// The web page on the HTTP port.
@@ -209,6 +211,23 @@ impl Default for EmbeddingConfig {
             batch_wait_ms: 2,
             queue_max: 256,
         }
+    }
+}
+
+/// Fetching pictures by their address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FetchConfig {
+    /// Hosts that may be asked, with commas between them; `*.example.org` stands for all below
+    /// example.org. Empty: nothing is fetched.
+    pub hosts: String,
+    /// How long fetching a picture may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        FetchConfig { hosts: String::new(), timeout_ms: 10_000 }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Pictures are decoded and resized by threads of their own, and run in batches by the threads of their
 //! model. How many are on their way is bounded by permits, so that streams wait and searches are refused.
 
+mod fetch;
 mod folder;
 mod lanes;
 mod model;
@@ -24,6 +25,8 @@ use crate::config::{Config, Device, EmbeddingConfig};
 use crate::error::{Error, Result};
 use crate::schema::{DeclaredType, ElementType, NewColumn};
 
+pub use fetch::Fetched;
+use fetch::Fetcher;
 use folder::Folder;
 pub use folder::{BUILT_IN, add, check_name};
 use lanes::Lanes;
@@ -58,6 +61,9 @@ pub struct Embedding {
     decoders: OnceLock<std::result::Result<(), String>>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     decoding: Arc<Lanes<Task>>,
+    fetcher: Fetcher,
+    /// Most bytes of the pictures that are fetched for a request.
+    fetch_bytes_max: usize,
     /// Permits of everything, and of what is done in bulk.
     places: Arc<Semaphore>,
     bulk_places: Arc<Semaphore>,
@@ -153,6 +159,8 @@ impl Embedding {
             decoders: OnceLock::new(),
             slots: Mutex::default(),
             decoding: Arc::default(),
+            fetcher: Fetcher::new(&config.fetch, limits.picture_bytes_max),
+            fetch_bytes_max: limits.message_bytes_max,
             places: Arc::new(Semaphore::new(places)),
             // Half is kept for searches, so that streams do not have them refused.
             bulk_places: Arc::new(Semaphore::new(places / 2)),
@@ -361,12 +369,17 @@ impl Embedding {
         Ok(self.slots.lock().entry(name.to_owned()).or_default().clone())
     }
 
+    /// Fetches pictures by their addresses, where that is allowed.
+    pub async fn fetch(&self, urls: Vec<String>) -> Result<Vec<Fetched>> {
+        self.fetcher.fetch(urls, self.fetch_bytes_max).await
+    }
+
     /// Makes vectors of pictures, and small copies with at most so many pixels a side. What is done in bulk
     /// waits for places; a search that finds none is refused. Dropping the future ends the work.
     pub async fn embed(
         self: &Arc<Self>,
         model: &str,
-        pictures: Vec<Bytes>,
+        pictures: Vec<Fetched>,
         purpose: Purpose,
         thumbnails: Option<u32>,
     ) -> Result<Batch> {
@@ -383,29 +396,27 @@ impl Embedding {
         let cost = self.cost(&model);
         let mut permits = self.all_at_once(purpose, cost, pictures.len())?;
         for picture in pictures {
+            let picture = match picture {
+                Ok(picture) => picture,
+                Err(words) => {
+                    waiting.push(Err(words));
+                    continue;
+                }
+            };
             let permit = match &mut permits {
                 Some(permits) => permits.split(cost as usize),
                 None => self.place(purpose, cost).await,
             };
             let permit = permit.ok_or(Error::Stopping)?;
-            waiting.push(self.send(&model, picture, purpose, thumbnails, permit)?);
+            waiting.push(Ok(self.send(&model, picture, purpose, thumbnails, permit)?));
         }
         let mut batch =
             Batch { pictures: Vec::new(), decode: Duration::ZERO, embed: Duration::ZERO };
         let mut decoded = started;
         for answer in waiting {
-            let made = match answer.decoded.await {
-                Ok(Ok(read)) => {
-                    decoded = decoded.max(read.at);
-                    let vector = answer.vector.await.unwrap_or_else(|_| Err(ENDED.to_owned()));
-                    vector.map(|vector| Embedded {
-                        vector,
-                        size: read.size,
-                        thumbnail: read.thumbnail,
-                    })
-                }
-                Ok(Err(words)) => Err(words),
-                Err(_) => Err(ENDED.to_owned()),
+            let made = match answer {
+                Ok(answer) => answer.made(&mut decoded).await,
+                Err(words) => Err(words),
             };
             let counter = if made.is_ok() { &self.counts.embedded } else { &self.counts.refused };
             counter.fetch_add(1, Ordering::Relaxed);
@@ -507,6 +518,17 @@ const ENDED: &str = "the model ended before it made a vector of this picture";
 struct Waiting {
     decoded: oneshot::Receiver<std::result::Result<Read, String>>,
     vector: oneshot::Receiver<std::result::Result<Vec<f32>, String>>,
+}
+
+impl Waiting {
+    /// What was made of it; `decoded` becomes the time at which it was read, where that is later.
+    async fn made(self, decoded: &mut Instant) -> std::result::Result<Embedded, String> {
+        let ended = || ENDED.to_owned();
+        let read = self.decoded.await.map_err(|_| ended())??;
+        *decoded = read.at.max(*decoded);
+        let vector = self.vector.await.map_err(|_| ended())??;
+        Ok(Embedded { vector, size: read.size, thumbnail: read.thumbnail })
+    }
 }
 
 /// What reading a picture left beside its tensor.

@@ -1,7 +1,9 @@
 """Pictures over the wire: embedded, written and searched by, and refused with a reason."""
 
+import http.server
 import io
 import json
+import threading
 
 import grpc
 import numpy as np
@@ -246,3 +248,39 @@ def test_what_runs_models_is_told(server, calls):
     after = metric('voisin_pictures_total{outcome="embedded"}'), metric('voisin_pictures_total{outcome="refused"}')
     assert (after[0] - before[0], after[1] - before[1]) == (2, 1)
     assert metric("voisin_pictures_waiting") == 0
+
+
+def test_nothing_is_fetched_by_address_unless_hosts_are_named(start_server, calls, photos):
+    request = calls.message("EmbedImagesRequest", urls=["https://example.org/a.jpg"])
+    [reply] = calls.EmbedImages([request])
+    assert reply.status.code == 3 and "fetch.hosts" in reply.status.message
+    both = calls.message("EmbedImagesRequest", urls=["https://example.org/a.jpg"], images=[jpeg(scene(1))])
+    [reply] = calls.EmbedImages([both])
+    assert reply.status.code == 3 and "exclude" in reply.status.message
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            raise AssertionError("the server asked a host that it must not ask")
+
+    inner = http.server.HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=inner.serve_forever, daemon=True).start()
+    try:
+        own = start_server(settings={"fetch.hosts": "localhost, 127.0.0.1, *.example.org"})
+        port = inner.server_address[1]
+        refusals = {
+            f"http://localhost:{port}/a.jpg": "port", "http://localhost/a.jpg": "no public address",
+            "http://127.0.0.1/a.jpg": "no public address", "http://[::1]/a.jpg": "fetch.hosts",
+            "https://example.com/a.jpg": "fetch.hosts", "file:///etc/passwd": "https:", "": "no address",
+            "http://2130706433/a.jpg": "no public address",
+        }
+        allowed = VoisinV1(own.channel())
+        [reply] = allowed.EmbedImages([allowed.message("EmbedImagesRequest", urls=list(refusals))])
+        assert [failure.image for failure in reply.failures] == list(range(len(refusals)))
+        for failure, word in zip(reply.failures, refusals.values()):
+            assert word in failure.message, failure
+        answer = requests.post(f"http://{own.host}:{own.http_port}/api/v1/embed",
+                               files=[("url", (None, "http://localhost/a.jpg"))], timeout=60).json()
+        assert answer["vectors"] == [None] and "no public address" in answer["failures"][0]["message"]
+    finally:
+        inner.shutdown()
+        inner.server_close()

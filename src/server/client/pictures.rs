@@ -134,6 +134,7 @@ impl Client {
         let params = wire::SearchParams { ef_search: query.ef_search, ..Default::default() };
         let request = wire::SearchByImageRequest {
             images: vec![query.image],
+            urls: Vec::new(),
             query: Some(wire::QueryRequest {
                 collection: query.collection,
                 topk: query.topk,

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::write;
 use crate::database::Database;
-use crate::embedding::{BUILT_IN, Embedded, Listed, Purpose};
+use crate::embedding::{BUILT_IN, Embedded, Fetched, Listed, Purpose};
 use crate::error::{Error, Result};
 use crate::schema::{CollectionSchema, VectorColumn};
 use crate::server::proto::voisin_v1 as wire;
@@ -61,6 +61,21 @@ pub(super) async fn embed(
     })
 }
 
+/// The pictures of a request: sent with it, or fetched for it.
+async fn pictures(
+    database: &Database,
+    images: Vec<Bytes>,
+    urls: Vec<String>,
+) -> Result<Vec<Fetched>> {
+    match (images.is_empty(), urls.is_empty()) {
+        (_, true) => Ok(images.into_iter().map(Ok).collect()),
+        (true, false) => database.embedding().fetch(urls).await,
+        (false, false) => {
+            Err(Error::InvalidArgument { detail: "images and urls exclude each other".to_owned() })
+        }
+    }
+}
+
 async fn embed_all(
     database: &Database,
     request: wire::EmbedImagesRequest,
@@ -70,7 +85,8 @@ async fn embed_all(
         named => named,
     };
     let embedding = database.embedding();
-    let batch = embedding.embed(model, request.images, Purpose::Bulk, None).await?;
+    let pictures = pictures(database, request.images, request.urls).await?;
+    let batch = embedding.embed(model, pictures, Purpose::Bulk, None).await?;
     let read = batch.pictures.iter().flatten().next();
     let dimension = match read {
         Some(made) => made.vector.len(),
@@ -224,8 +240,8 @@ async fn embed_rows(
     check_shape(collection.schema(), &request)?;
     let (column, model) = model_column(collection.schema(), &request.column)?;
     let side = request.thumbnails.as_ref().map(thumbnail_side).transpose()?;
-    let images = request.images;
-    let batch = database.embedding().embed(model, images, Purpose::Bulk, side).await?;
+    let pictures = pictures(database, request.images, request.urls).await?;
+    let batch = database.embedding().embed(model, pictures, Purpose::Bulk, side).await?;
 
     let mut rows = EmbeddedRows {
         request: wire::WriteRequest {
@@ -290,8 +306,8 @@ fn value(kind: wire::value::Kind) -> wire::Value {
 fn check_shape(schema: &CollectionSchema, request: &wire::WriteImagesRequest) -> Result<()> {
     let invalid = |detail| Error::InvalidWrite { detail };
     let rows = request.keys.len();
-    if request.images.len() != rows {
-        let images = request.images.len();
+    let images = request.images.len() + request.urls.len();
+    if images != rows {
         return Err(invalid(format!("there are {images} images for {rows} keys")));
     }
     match wire::Operation::try_from(request.operation) {
@@ -351,12 +367,12 @@ pub(super) async fn search(
             "query.vectors has vectors; those of a search by images are made of them",
         ));
     }
-    if request.images.is_empty() {
+    if request.images.is_empty() && request.urls.is_empty() {
         return Err(Error::query("there is no image to search by"));
     }
     let (column, model) = model_column(collection.schema(), &named.name)?;
-    let images = request.images;
-    let batch = database.embedding().embed(model, images, Purpose::Search, None).await?;
+    let pictures = pictures(database, request.images, request.urls).await?;
+    let batch = database.embedding().embed(model, pictures, Purpose::Search, None).await?;
     let mut vectors = Vec::new();
     for (image, made) in batch.pictures.into_iter().enumerate() {
         let made = made.map_err(|detail| Error::UnreadableImage { image, detail })?;

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use super::{Line, Outcome, Refused, read_object};
 use crate::server::http::{Http, body};
 
-/// The part with the JSON object, and that of a picture.
+/// The part with the JSON object, that of a picture, and that of where one is.
 const REQUEST: &str = "request";
 const IMAGE: &str = "image";
+const URL: &str = "url";
 /// A header that no page of another site can make a browser send unasked.
 const OWN_HEADER: &str = "x-voisin";
 
@@ -20,6 +21,8 @@ pub(super) struct Form {
     request: Option<Bytes>,
     /// The pictures in order.
     pub(super) images: Vec<Bytes>,
+    /// Where pictures are, in order.
+    pub(super) urls: Vec<String>,
     /// Bytes of the whole body.
     pub(super) bytes: usize,
 }
@@ -43,8 +46,8 @@ impl FromRequest<Http> for Form {
         let bytes_max = http.limits.message_bytes_max;
         let body = Bytes::from(body::read(text, bytes_max, http.database.memory()).await?);
         let bytes = body.len();
-        let (request, images) = parts_of(body, boundary).await?;
-        Ok(Form { line, request, images, bytes })
+        let Parts { request, images, urls } = parts_of(body, boundary).await?;
+        Ok(Form { line, request, images, urls, bytes })
     }
 }
 
@@ -57,29 +60,42 @@ impl Form {
     }
 }
 
-async fn parts_of(body: Bytes, boundary: String) -> Outcome<(Option<Bytes>, Vec<Bytes>)> {
+#[derive(Debug, Default)]
+struct Parts {
+    request: Option<Bytes>,
+    images: Vec<Bytes>,
+    urls: Vec<String>,
+}
+
+async fn parts_of(body: Bytes, boundary: String) -> Outcome<Parts> {
     let broken =
         |error: multer::Error| Refused::invalid(format!("the body has no sound parts: {error}"));
     let whole = futures::stream::once(std::future::ready(Ok::<_, std::io::Error>(body)));
-    let mut parts = multer::Multipart::new(whole, boundary);
-    let (mut request, mut images) = (None, Vec::new());
-    while let Some(part) = parts.next_field().await.map_err(broken)? {
+    let mut sent = multer::Multipart::new(whole, boundary);
+    let mut parts = Parts::default();
+    while let Some(part) = sent.next_field().await.map_err(broken)? {
         let name = part.name().unwrap_or_default().to_owned();
         let bytes = part.bytes().await.map_err(broken)?;
         match &name[..] {
-            IMAGE => images.push(bytes),
-            REQUEST if request.is_none() => request = Some(bytes),
+            IMAGE => parts.images.push(bytes),
+            URL => match String::from_utf8(bytes.into()) {
+                Ok(url) => parts.urls.push(url),
+                Err(_) => {
+                    return Err(Refused::invalid(format!("part {URL:?} is not text in UTF-8")));
+                }
+            },
+            REQUEST if parts.request.is_none() => parts.request = Some(bytes),
             REQUEST => {
                 return Err(Refused::invalid(format!("part {REQUEST:?} is there twice")));
             }
             other => {
                 return Err(Refused::invalid(format!(
-                    "unknown part {other:?}; known: {REQUEST} (JSON, once) and {IMAGE} (a picture's file, once or more)"
+                    "unknown part {other:?}; known: {REQUEST} (JSON, once), {IMAGE} (a picture's file, once or more) and {URL} (where one is)"
                 )));
             }
         }
     }
-    Ok((request, images))
+    Ok(parts)
 }
 
 /// The boundary between the parts. Refuses what a page of another site can make a browser send: forms like
@@ -149,11 +165,14 @@ mod tests {
         let read = async |parts: &[String]| {
             parts_of(body(&format!("{}--x--\n", parts.concat())), "x".to_owned()).await
         };
-        let (request, images) =
-            read(&[part("image", "a"), part("request", "{}"), part("image", "b")])
-                .await
-                .expect("sound parts");
-        assert_eq!((request.as_deref(), images), (Some(&b"{}"[..]), vec!["a".into(), "b".into()]));
+        let sent =
+            [part("image", "a"), part("request", "{}"), part("image", "b"), part("url", "c")];
+        let parts = read(&sent).await.expect("sound parts");
+        assert_eq!(parts.request.as_deref(), Some(&b"{}"[..]));
+        assert_eq!(
+            (parts.images, parts.urls),
+            (vec!["a".into(), "b".into()], vec!["c".to_owned()])
+        );
         assert!(read(&[part("request", "{}"), part("request", "{}")]).await.is_err());
         assert!(read(&[part("file", "a")]).await.is_err());
         assert!(parts_of(body("nothing"), "x".to_owned()).await.is_err());

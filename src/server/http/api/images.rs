@@ -83,6 +83,9 @@ macro_rules! parts {
             /// Files of pictures: JPEG, PNG, WebP, GIF (the first frame), BMP or TIFF. A part for each.
             #[schema(value_type = Vec<String>, format = Binary)]
             image: Vec<Vec<u8>>,
+            /// Instead of parts `image`: where the server is to fetch the pictures. A part for each. Refused
+            /// unless the setting `fetch.hosts` names hosts; only those are asked.
+            url: Vec<String>,
         }
     };
 }
@@ -131,7 +134,8 @@ struct ImageFailure {
 pub(super) async fn embed(State(http): State<Http>, form: Form) -> Outcome<Answer<Vectors>> {
     form.line.takes(&[])?;
     let Embed { model } = form.read()?;
-    let request = wire::EmbedImagesRequest { request_id: 0, model, images: form.images };
+    let request =
+        wire::EmbedImagesRequest { request_id: 0, model, images: form.images, urls: form.urls };
     let reply = http.native.embed(request).await;
     if let Some(status) = reply.status {
         return Err(status.into());
@@ -244,6 +248,7 @@ pub(super) async fn write(State(http): State<Http>, form: Form) -> Outcome<Answe
         }),
         width_column: asked.width_column,
         height_column: asked.height_column,
+        urls: form.urls,
     };
     acknowledged(http.native.write_pictures(request).await, keys).map(Answer::short)
 }
@@ -285,7 +290,11 @@ pub(super) async fn search(State(http): State<Http>, form: Form) -> Outcome<Answ
     }
     let column = wire::VectorColumn { name: asked.column_name(), ..Default::default() };
     let query = asked.wire(form.line.name(), column);
-    let request = wire::SearchByImageRequest { images: form.images.clone(), query: Some(query) };
+    let request = wire::SearchByImageRequest {
+        images: form.images.clone(),
+        urls: form.urls.clone(),
+        query: Some(query),
+    };
     let reply = message(http.native.search_by_image(Request::new(request)).await)?;
     let found = reply.reply.unwrap_or_default();
     let bytes = prost::Message::encoded_len(&found);
