@@ -12,7 +12,8 @@ OPERATIONS = {
     "ListCollections": "listCollections", "AlterCollection": "alterCollection", "DropCollection": "dropCollection",
     "ChangeAliases": "changeAliases", "Write": "writeRows", "WriteStream": "writeRows", "Delete": "deleteRows",
     "Query": "query", "Get": "getRows", "Read": "readRows", "Scroll": "scrollRows", "Count": "countRows",
-    "Stats": "collectionStats",
+    "Stats": "collectionStats", "ListModels": "listModels", "EmbedImages": "embedImages", "WriteImages": "writeImages",
+    "SearchByImage": "searchByImage",
 }
 #: Where the fields of each message are: schemas of the document, or none where the message has another form.
 SCHEMAS = {
@@ -30,6 +31,10 @@ SCHEMAS = {
     "CountRequest": ["Selection"], "CountReply": ["Count"], "Rows": ["Row"],
     "StatsRequest": [], "StatsReply": ["Stats"], "Indexing": ["Indexing"], "CollectionMemory": ["CollectionMemory"],
     "ServerMemory": ["ServerMemory"],
+    "ListModelsRequest": [], "ListModelsReply": ["Models"], "Model": ["Model"], "EmbedImagesRequest": ["EmbedParts", "Embed"],
+    "EmbedImagesReply": ["Vectors"], "ImageFailure": ["ImageFailure"], "Thumbnails": ["Thumbnails"],
+    "WriteImagesRequest": ["WriteParts", "ImageRows", "ImageRow"], "SearchByImageRequest": ["SearchParts"],
+    "SearchByImageReply": ["ImageResult"],
     # Written as the values themselves.
     "VectorNames": [], "ForwardNames": [], "VectorColumn": [], "ForwardColumn": [], "Value": ["NamedValue"],
     "FilterValue": [], "FilterValues": [],
@@ -38,7 +43,7 @@ SCHEMAS = {
 RENAMED = {
     ("CreateCollectionRequest", "name"): None, ("AlterCollectionRequest", "name"): None,
     **{(message, "collection"): None for message in (
-        "WriteRequest", "DeleteRequest", "QueryRequest", "GetRequest", "ReadRequest", "ScrollRequest", "CountRequest")},
+        "WriteRequest", "WriteImagesRequest", "DeleteRequest", "QueryRequest", "GetRequest", "ReadRequest", "ScrollRequest", "CountRequest")},
     # `false` for it.
     ("AlterCollectionRequest", "no_ttl"): "ttl",
     # Row by row instead of column by column.
@@ -46,6 +51,13 @@ RENAMED = {
         "keys": "key", "operations": "operation", "forwards": "values", "lsns": "lsn", "if_versions": "if_version"}.items()},
     **{(message, many): one for message in ("Hits", "Rows") for many, one in {
         "keys": "key", "scores": "score", "forwards": "values", "group_rows": "group"}.items()},
+    # Parts of a form.
+    **{(message, many): one for message in ("EmbedImagesRequest", "WriteImagesRequest", "SearchByImageRequest")
+       for many, one in {"images": "image", "urls": "url"}.items()},
+    ("WriteImagesRequest", "keys"): "key", ("WriteImagesRequest", "forwards"): "values",
+    ("SearchByImageRequest", "query"): "request", ("SearchByImageReply", "reply"): "results",
+    **{(message, "request_id"): None for message in ("EmbedImagesRequest", "EmbedImagesReply", "WriteImagesRequest")},
+    ("EmbedImagesReply", "status"): None,
     # An answer belongs to its request, and one that is refused whole is an error.
     ("WriteRequest", "request_id"): None, ("WriteAck", "request_id"): None, ("WriteAck", "status"): None,
     **{("Value", f"{kind}_value"): kind for kind in (
@@ -84,10 +96,14 @@ def document(api):
 
 
 def properties(document, schema):
-    """The names that objects of a schema may have, those of its alternatives included."""
-    schema = document["components"]["schemas"][schema]
-    return set(schema.get("properties", ())).union(
-        *(one.get("properties", ()) for key in ("oneOf", "anyOf") for one in schema.get(key, ())))
+    """The names that objects of a schema may have, those of its alternatives and parts included."""
+    def names(schema):
+        if "$ref" in schema:
+            return properties(document, schema["$ref"].rsplit("/", 1)[1])
+        return set(schema.get("properties", ())).union(
+            *(names(one) for key in ("oneOf", "anyOf", "allOf") for one in schema.get(key, ())))
+
+    return names(document["components"]["schemas"][schema])
 
 
 def test_every_call_has_an_operation(contract, document):
