@@ -68,9 +68,10 @@ def peer(graph, config, paths):
     return time.perf_counter() - began
 
 
-def ours(server, model, folder, turn):
+def ours(server, model, folder, turn, thumbnails):
     """Seconds of `voisin index`, as it tells them."""
-    ran = run_voisin("index", folder, "--collection", f"{model}-{turn}", "--model", model, "--server", server.grpc, timeout=1800)
+    ran = run_voisin("index", folder, "--collection", f"{model}-{turn}", "--model", model, "--server", server.grpc,
+                     "--thumbnails", thumbnails, timeout=1800)
     assert ran.returncode == 0, ran.stderr
     return float(re.search(r" in ([\d.]+) s", ran.stdout)[1])
 
@@ -93,6 +94,7 @@ def main():
     words.add_argument("--count", type=int, default=640, help="pictures of a turn")
     words.add_argument("--turns", type=int, default=3)
     words.add_argument("--size", default="500x375", help="of made-up pictures")
+    words.add_argument("--thumbnails", type=int, default=0, help="side of the thumbnails kept; the peer makes none")
     words.add_argument("--setting", action="append", default=[], help="a setting of the server, such as embedding.batch_max=8")
     args = words.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -122,13 +124,13 @@ def main():
         settings = {"embedding.models": temporary / "models", **dict(pair.split("=", 1) for pair in args.setting)}
         server = Server(temporary / "data", settings=settings, durability="power").start()
         try:
-            print(f"{args.count} pictures, median of {args.turns} turns, {binary()}")
+            print(f"{args.count} pictures, thumbnails of {args.thumbnails}, median of {args.turns} turns, {binary()}")
             print("| model | images/s | peer, images/s | ratio (range) |\n|---|---|---|---|")
             calls = VoisinV1(server.channel())
             for model, (graph, how) in kinds.items():
                 own, other = [], []
                 for turn in range(args.turns):
-                    own.append(args.count / ours(server, model, folder, turn))
+                    own.append(args.count / ours(server, model, folder, turn, args.thumbnails))
                     other.append(args.count / peer(graph, how, paths))
                 ratios = [a / b for a, b in zip(own, other)]
                 print(f"| {model} | {statistics.median(own):.0f} | {statistics.median(other):.0f} | "

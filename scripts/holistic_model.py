@@ -28,6 +28,7 @@ GRID = 4            # cells a side
 FREQUENCY = 0.25    # cycles a pixel of each scale
 SIGMA = 2.24        # of the Gabor's window in pixels: a bandwidth of about one octave
 RADIUS = 6          # of a Gabor kernel in pixels
+STRIDES = 2, 2, 1, 1  # pixels from one energy to the next by scale: energies are smooth, and only their means are kept
 LEAVES = 512        # random pictures that the mean and spread of energies are taken from
 COLOUR_SHARE = 0.3  # length of the colour part beside 1 for the shape part of a very colourful picture
 
@@ -99,12 +100,13 @@ def energies(graph, rgb):
     level = graph("Div", detail, graph("Add", contrast, np.float32(0.2)))
     parts, kernels = [], gabors()
     for scale in range(SCALES):
-        waves = graph("Conv", graph.pad(level, RADIUS), kernels)
+        stride = STRIDES[scale]
+        waves = graph("Conv", graph.pad(level, RADIUS), kernels, strides=[stride, stride])
         squares = graph("Mul", waves, waves)
         even, odd = (graph("Slice", squares, np.array([first], np.int64), np.array([first + ORIENTATIONS], np.int64),
                            np.array([1], np.int64)) for first in (0, ORIENTATIONS))
         energy = graph("Sqrt", graph("Add", graph("Add", even, odd), np.float32(1e-8)))
-        cell = (SIZE >> scale) // GRID
+        cell = (SIZE >> scale) // GRID // stride
         cells = graph("AveragePool", energy, kernel_shape=[cell, cell], strides=[cell, cell])
         parts.append(graph("Flatten", cells, axis=1))
         if scale + 1 < SCALES:

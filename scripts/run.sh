@@ -17,9 +17,12 @@ Voisin $("$voisin" --version | cut -d ' ' -f 2)
     page   http://$(setting http)/
     data   $(realpath -m "$(setting data)")
 
-In another terminal:
+In another terminal, pictures in and similar pictures out:
+    $voisin index DIR --collection photos
+    $voisin search IMAGE --collection photos -k 5
+or vectors of your own:
     make venv                                              the stock Python client, in .venv
-    .venv/bin/python client/examples/image_search.py       pictures in, similar pictures out
+    .venv/bin/python client/examples/image_search.py       a walk through it
 or in a Python of your own:
     pip install 'pyproximabe==0.2.*' 'protobuf<4' grpcio numpy requests orjson
 

@@ -68,6 +68,19 @@ pub(super) enum Decode {
     /// JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size where that is still twice what the model takes,
     /// and resizing may round: a few times faster for photographs, and a few units of 255 off at edges.
     Scaled,
+    /// The same down to 5/4 of what the model takes, for models that see shapes and no details.
+    Coarse,
+}
+
+impl Decode {
+    /// What JPEGs may be decoded down to, in percent of what the model takes.
+    pub(super) fn percent(self) -> Option<u32> {
+        match self {
+            Decode::Exact => None,
+            Decode::Scaled => Some(200),
+            Decode::Coarse => Some(125),
+        }
+    }
 }
 
 impl Folder {
@@ -76,7 +89,7 @@ impl Folder {
         Folder {
             graph: Source::Bytes(include_bytes!("../../models/holistic/model.onnx")),
             preprocessor: include_bytes!("../../models/holistic/preprocessor_config.json").to_vec(),
-            card: Card { decode: Decode::Scaled, ..Card::default() },
+            card: Card { decode: Decode::Coarse, ..Card::default() },
         }
     }
 

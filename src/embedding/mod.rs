@@ -12,6 +12,7 @@ pub(crate) mod preprocess;
 mod runtime;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -39,6 +40,9 @@ use runtime::Runtime;
 
 /// The parameter that names a column's metric.
 const METRIC: &str = "metric_type";
+/// The shorter side that a picture keeps for its thumbnail when it is decoded smaller, in percent of the longer side
+/// that was asked for.
+const THUMBNAIL_PERCENT: u32 = 70;
 /// Bytes of a tensor that one permit stands for.
 const PERMIT_BYTES: usize = 1 << 20;
 /// Pictures that run together on a processor, where more only makes others wait, and on a GPU.
@@ -202,7 +206,10 @@ impl Embedding {
                 let queue = self.decoding.clone();
                 let run = move || {
                     while let Some(task) = queue.next() {
-                        task();
+                        // Who waits is told by what the task drops; others need the thread.
+                        if catch_unwind(AssertUnwindSafe(task)).is_err() {
+                            tracing::error!("a thread that decodes pictures panicked and goes on");
+                        }
                     }
                 };
                 let thread = std::thread::Builder::new().name(format!("decode-{number}"));
@@ -544,11 +551,9 @@ fn read(
     limits: &PictureLimits,
     thumbnails: Option<u32>,
 ) -> std::result::Result<(Read, Vec<f32>), String> {
-    // A small copy is made of what was decoded, too.
-    let at_least = plan.at_least.map(|(width, height)| {
-        let side = thumbnails.unwrap_or(0);
-        (width.max(side), height.max(side))
-    });
+    // A small copy is made of what was decoded, too, and may be somewhat smaller than asked for.
+    let side = thumbnails.map_or(0, |side| side * THUMBNAIL_PERCENT / 100);
+    let at_least = plan.at_least.map(|(width, height)| (width.max(side), height.max(side)));
     let words = |error: picture::PictureError| error.to_string();
     let picture: Picture = picture::decode(bytes, limits, at_least).map_err(words)?;
     let mut tensor = vec![0.0; plan.preprocess.tensor_len()];

@@ -1,5 +1,6 @@
 //! A model: what its graph takes and gives, checked by running it once, and the threads that run it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -66,7 +67,7 @@ impl Plan {
         let layout = form.layout;
         let accuracy = match folder.card.decode {
             Decode::Exact => Accuracy::Exact,
-            Decode::Scaled => Accuracy::Step,
+            Decode::Scaled | Decode::Coarse => Accuracy::Step,
         };
         let preprocess = Preprocess::from_json(&folder.preprocessor, form, accuracy)
             .map_err(|error| error.to_string())?;
@@ -80,10 +81,7 @@ impl Plan {
                 input: format!("{} {}", input.name, input.words),
                 output: format!("{} {}", output.name, output.words),
             },
-            at_least: match folder.card.decode {
-                Decode::Exact => None,
-                Decode::Scaled => Some(preprocess.at_least()),
-            },
+            at_least: folder.card.decode.percent().map(|percent| preprocess.at_least(percent)),
             preprocess,
             input: (input.name.clone(), element),
             output: output.name.clone(),
@@ -322,6 +320,16 @@ impl Drop for Model {
     }
 }
 
+/// Runs a graph; a panic costs these pictures and not the thread that all others wait for.
+fn run_guarded(
+    plan: &Plan,
+    session: &mut Session,
+    tensors: &[&[f32]],
+) -> Result<Vec<Vec<f32>>, String> {
+    catch_unwind(AssertUnwindSafe(|| plan.run(session, tensors)))
+        .unwrap_or_else(|_| Err("the model could not go on with this picture".to_owned()))
+}
+
 /// Runs batches until the queue is closed.
 fn serve(plan: &Plan, session: &mut Session, queue: &Lanes<Job>, work: &Work, workers: Workers) {
     loop {
@@ -336,7 +344,7 @@ fn serve(plan: &Plan, session: &mut Session, queue: &Lanes<Job>, work: &Work, wo
         }
         let started = Instant::now();
         let tensors: Vec<&[f32]> = batch.iter().map(|job| &job.tensor[..]).collect();
-        let outcome = plan.run(session, &tensors);
+        let outcome = run_guarded(plan, session, &tensors);
         work.pictures.fetch_add(batch.len() as u64, Ordering::Relaxed);
         work.batches.fetch_add(1, Ordering::Relaxed);
         let busy = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -350,7 +358,7 @@ fn serve(plan: &Plan, session: &mut Session, queue: &Lanes<Job>, work: &Work, wo
             // One picture may be the cause: each by itself then.
             Err(_) if batch.len() > 1 => {
                 for job in batch {
-                    let one = plan.run(session, &[&job.tensor]);
+                    let one = run_guarded(plan, session, &[&job.tensor]);
                     let _ = job.reply.send(one.map(|mut vectors| vectors.swap_remove(0)));
                 }
             }

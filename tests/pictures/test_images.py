@@ -284,3 +284,19 @@ def test_nothing_is_fetched_by_address_unless_hosts_are_named(start_server, call
     finally:
         inner.shutdown()
         inner.server_close()
+
+
+def test_searches_are_answered_while_many_pictures_are_embedded(start_server):
+    server = start_server(settings={"embedding.queue_max": 8})
+    calls = VoisinV1(server.channel())
+    calls.CreateCollection(name="photos", vectors=[dict(name="embedding", params={"model": "holistic"})])
+    files = [jpeg(scene(seed)) for seed in range(8)]
+    write(calls, "photos", dict(enumerate(files)))
+    busy = calls.message("EmbedImagesRequest", images=files * 50)
+    replies = []
+    thread = threading.Thread(target=lambda: replies.extend(calls.EmbedImages([busy])))
+    thread.start()
+    for key, file in enumerate(files):
+        assert list(found(calls, "photos", file).keys) == [key]
+    thread.join(60)
+    assert len(replies) == 1 and not replies[0].failures and len(replies[0].vectors.vectors) == 400 * 524 * 4

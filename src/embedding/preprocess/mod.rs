@@ -124,12 +124,13 @@ impl Preprocess {
         3 * self.height as usize * self.width as usize
     }
 
-    /// Width and height above which a picture may be decoded smaller than it is: twice what resizing makes of it, so
-    /// that resizing still averages over what there is. `u32::MAX` where nothing is resized.
-    pub(crate) fn at_least(&self) -> (u32, u32) {
+    /// Width and height above which a picture may be decoded smaller than it is: so many percent of what resizing
+    /// makes of it, so that resizing still averages over what there is. `u32::MAX` where nothing is resized.
+    pub(crate) fn at_least(&self, percent: u32) -> (u32, u32) {
+        let side = |side: u32| side * percent / 100;
         match self.recipe.resize {
-            Resize::Exact { height, width } => (2 * width, 2 * height),
-            Resize::Shortest { edge, .. } => (2 * edge, 2 * edge),
+            Resize::Exact { height, width } => (side(width), side(height)),
+            Resize::Shortest { edge, .. } => (side(edge), side(edge)),
             Resize::None => (u32::MAX, u32::MAX),
         }
     }

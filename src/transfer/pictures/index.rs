@@ -59,6 +59,9 @@ pub struct IndexArgs {
     /// No files that a glob matches.
     #[arg(long = "exclude", value_name = "GLOB")]
     pub excluded: Vec<String>,
+    /// The longest side of the small copies that are kept, in pixels, 16 to 1024; 0 keeps none.
+    #[arg(long, value_name = "PIXELS", default_value_t = THUMBNAIL_SIDE, value_parser = parse_side)]
+    pub thumbnails: u32,
     /// Follow symbolic links.
     #[arg(long)]
     pub follow: bool,
@@ -71,6 +74,11 @@ pub struct IndexArgs {
     /// How long a server that is busy or away is asked again.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub patience: u64,
+}
+
+fn parse_side(text: &str) -> std::result::Result<u32, String> {
+    let side = text.parse().ok().filter(|side| *side == 0 || (16..=1024).contains(side));
+    side.ok_or_else(|| "0 or 16 to 1024".to_owned())
 }
 
 /// What indexing did.
@@ -158,6 +166,7 @@ pub async fn index(
         sender: Sender::new(&args.server, Duration::from_secs(args.patience), true),
         progress: Progress::new("indexed", "images", wanted.len() as u64, 0),
         root: name,
+        thumbnails: (args.thumbnails > 0).then_some(args.thumbnails),
         report,
         dealt_with: 0,
     };
@@ -276,6 +285,7 @@ struct Run {
     sender: Sender<PreparedPictures>,
     progress: Progress,
     root: String,
+    thumbnails: Option<u32>,
     report: IndexReport,
     dealt_with: u64,
 }
@@ -289,7 +299,7 @@ impl Run {
     ) -> Result<()> {
         let target = PictureTarget {
             collection: collection.to_owned(),
-            thumbnails: Some((THUMBNAIL.to_owned(), THUMBNAIL_SIDE)),
+            thumbnails: self.thumbnails.map(|side| (THUMBNAIL.to_owned(), side)),
             sides: Some((WIDTH.to_owned(), HEIGHT.to_owned())),
         };
         let (give, mut read) = mpsc::channel(AHEAD);
