@@ -1,5 +1,7 @@
 """Calls of the contract voisin.v1 from what the server says of itself by reflection: no generated code."""
 
+import grpc
+import pytest
 from google.protobuf import descriptor_pool, message_factory
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -36,3 +38,12 @@ class VoisinV1:
         if streams[1]:
             return lambda **fields: list(call(request(**fields), timeout=CALL_SECONDS_MAX))
         return lambda **fields: call(request(**fields), timeout=CALL_SECONDS_MAX)
+
+
+def refused(call, code, *words):
+    """Asserts that a call is refused with this code and words in its message."""
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    assert error.value.code() == code, error.value
+    for word in words:
+        assert word in error.value.details(), error.value.details()

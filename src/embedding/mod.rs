@@ -34,6 +34,7 @@ use lanes::Lanes;
 pub use lanes::Purpose;
 pub use model::ModelInfo;
 use model::{Job, Model, Plan, Workers};
+pub use picture::{HEAD_BYTES, media_type};
 use picture::{Picture, PictureLimits};
 pub use runtime::Provider;
 use runtime::Runtime;

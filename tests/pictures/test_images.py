@@ -7,12 +7,11 @@ import threading
 
 import grpc
 import numpy as np
-import pytest
 import requests
 from PIL import Image
 
 from drawing import edits, encoded, jpeg, scene
-from voisin_v1 import VoisinV1
+from voisin_v1 import VoisinV1, refused
 
 UNREADABLE = 6
 
@@ -29,14 +28,6 @@ def found(calls, photos, file, topk=1, **query):
     reply = calls.SearchByImage(images=[file], query=dict(collection=photos, topk=topk, **query))
     [hits] = reply.reply.results
     return hits
-
-
-def refused(call, code, *words):
-    with pytest.raises(grpc.RpcError) as error:
-        call()
-    assert error.value.code() == code, error.value
-    for word in words:
-        assert word in error.value.details(), error.value.details()
 
 
 def test_every_picture_finds_itself_and_edited_copies_find_their_original(calls, photos):

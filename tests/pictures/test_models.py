@@ -10,7 +10,7 @@ import models
 import reference
 from drawing import encoded, jpeg, scene
 from server import StartFailed, run_voisin
-from voisin_v1 import VoisinV1
+from voisin_v1 import VoisinV1, refused
 
 #: A model, the configuration of its pictures, and the output that is the embedding.
 EXPORTS = {
@@ -25,14 +25,6 @@ PICTURES = [scene(1), scene(2, 200, 333), scene(3, 500, 130)]
 
 def numbers(column):
     return np.frombuffer(column.vectors, np.float32).reshape(-1, column.dimension)
-
-
-def refused(call, code, *words):
-    with pytest.raises(grpc.RpcError) as error:
-        call()
-    assert error.value.code() == code, error.value
-    for word in words:
-        assert word in error.value.details(), error.value.details()
 
 
 @pytest.fixture

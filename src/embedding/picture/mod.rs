@@ -9,6 +9,7 @@ mod format;
 mod jpeg;
 mod jpeg_header;
 mod limits;
+mod media;
 mod orientation;
 mod others;
 mod samples;
@@ -23,6 +24,7 @@ use std::panic::catch_unwind;
 pub(crate) use error::PictureError;
 use format::Format;
 pub(crate) use limits::PictureLimits;
+pub use media::{HEAD_BYTES, media_type};
 
 /// A decoded picture: RGB of 8 bits, upright, on white where it was transparent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::embedding::media_type;
+
 /// A picture on the sheet.
 pub(super) struct Shown<'a> {
     /// What stands first below it.
@@ -51,18 +53,6 @@ fn figure(shown: &Shown<'_>, class: &str) -> String {
     format!("<figure{class}>{picture}<figcaption><b>{words}</b> {path}</figcaption></figure>\n")
 }
 
-/// What browsers show, by the first bytes.
-fn media_type(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [0xff, 0xd8, ..] => Some("image/jpeg"),
-        [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
-        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
-        [b'B', b'M', ..] => Some("image/bmp"),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
-        _ => None,
-    }
-}
-
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -84,12 +74,12 @@ mod tests {
     #[test]
     fn a_sheet_holds_its_pictures_and_no_path_can_break_it() {
         let own =
-            Shown { words: "searched by".into(), path: "<q>.jpg", picture: Some(b"\xff\xd8x") };
+            Shown { words: "searched by".into(), path: "<q>.jpg", picture: Some(b"\xff\xd8\xff") };
         let found = Shown { words: "0.1".into(), path: "a\"b.png", picture: Some(b"text") };
         let page = sheet("a & b", &own, &[found]);
         assert!(page.contains("<title>a &amp; b</title>"), "{page}");
         assert!(
-            page.contains("alt=\"&lt;q&gt;.jpg\" src=\"data:image/jpeg;base64,/9h4\""),
+            page.contains("alt=\"&lt;q&gt;.jpg\" src=\"data:image/jpeg;base64,/9j/\""),
             "{page}"
         );
         assert!(page.contains("no picture kept") && page.contains("a&quot;b.png"), "{page}");

@@ -1,7 +1,6 @@
 //! The web page: its files, which lie in the binary, and the pictures of rows. All else it asks of the API
 //! as any program does.
 
-mod format;
 mod page;
 mod pictures;
 mod root;

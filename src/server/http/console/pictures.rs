@@ -9,10 +9,10 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
 
-use super::format::media_type;
 use super::has_already;
 use super::root::{NotShown, PictureFile, PictureRoot};
 use crate::config::ConsoleConfig;
+use crate::embedding::media_type;
 use crate::error::Error;
 use crate::query::ColumnChoice;
 use crate::schema::{ForwardChoice, Value};

@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::format::{HEAD_BYTES, media_type};
 use crate::config::ConsoleConfig;
+use crate::embedding::{HEAD_BYTES, media_type};
 use crate::error::{Error, Result};
 
 /// Largest file that is shown.

@@ -2,10 +2,10 @@
 //! nor what a row says of it.
 
 /// First bytes that are enough to tell.
-pub(super) const HEAD_BYTES: usize = 32;
+pub const HEAD_BYTES: usize = 32;
 
 /// The media type of a picture that begins so; `None` where it is no picture that browsers show.
-pub(super) fn media_type(head: &[u8]) -> Option<&'static str> {
+pub fn media_type(head: &[u8]) -> Option<&'static str> {
     match head {
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
