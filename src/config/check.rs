@@ -34,7 +34,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("embedding.workers", 0, 1_024),
     ("embedding.threads_per_worker", 0, 1_024),
     ("embedding.decode_threads", 0, 1_024),
-    ("embedding.batch_max", 1, 1_024),
+    ("embedding.batch_max", 0, 1_024),
     ("embedding.batch_wait_ms", 0, 1_000),
     ("embedding.queue_max", 2, 1_048_576),
     ("fetch.timeout_ms", 1, 600_000),

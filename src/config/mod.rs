@@ -190,7 +190,7 @@ pub struct EmbeddingConfig {
     pub threads_per_worker: u32,
     /// Threads that decode and resize pictures.
     pub decode_threads: u32,
-    /// Most pictures that a model takes at a time.
+    /// Most pictures that a model takes at a time; 0 for 4 on a processor and 64 on a GPU.
     pub batch_max: u32,
     /// How long a model waits for pictures that are being decoded to fill its batch, in milliseconds.
     pub batch_wait_ms: u64,
@@ -207,7 +207,7 @@ impl Default for EmbeddingConfig {
             workers: 0,
             threads_per_worker: 1,
             decode_threads: 0,
-            batch_max: 16,
+            batch_max: 0,
             batch_wait_ms: 2,
             queue_max: 256,
         }
