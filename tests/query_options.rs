@@ -256,14 +256,15 @@ impl Pictures {
 
     /// Writes until there are graphs, and some rows more, which are in none.
     async fn change_until_indexed(&mut self) {
-        let column = self.columns[0].clone();
-        let asked = QueryRequest { params: None, ..nearest(&column, &[0.0; DIMENSION], false) };
         let started = Instant::now();
-        while self.query(asked.clone()).await.exact {
-            if self.model.len() < 3_000 {
-                self.change(600).await;
+        for column in self.columns.clone() {
+            let asked = QueryRequest { params: None, ..nearest(&column, &[0.0; DIMENSION], false) };
+            while self.query(asked.clone()).await.exact {
+                if self.model.len() < 3_000 {
+                    self.change(600).await;
+                }
+                assert!(started.elapsed() < PATIENCE, "{}: no graph is made", column.name);
             }
-            assert!(started.elapsed() < PATIENCE, "no graph is made");
         }
         // Few enough for the graphs to stay.
         let some = self.model.keys().copied().step_by(60).collect();
