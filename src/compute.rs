@@ -48,7 +48,8 @@ pub struct QueueReport {
     pub writes_refused: u64,
 }
 
-fn threads(configured: u32) -> usize {
+/// A number of threads by its setting: 0 stands for that of the processors.
+pub(crate) fn threads(configured: u32) -> usize {
     match configured {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         count => count as usize,

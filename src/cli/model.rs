@@ -3,13 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::config::{self, Flag, Sources};
-use crate::embedding::{self, BUILT_IN, Checked, Embedding, Listed, ModelInfo};
+use crate::embedding::{self, BUILT_IN, Checked, Listed, ModelInfo, Models};
 
 /// Arguments of `voisin model`.
 #[derive(Debug, Args)]
@@ -59,11 +58,11 @@ pub(super) fn run(args: &ModelArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let embedding = Embedding::new(&config);
+    let models = Models::new(&config);
     let outcome = match &args.command {
-        ModelCommand::List => list(&embedding, args.json),
-        ModelCommand::Check { model } => check(&embedding, model, args.json),
-        ModelCommand::Add { folder, name } => add(&embedding, folder, name.as_deref(), args.json),
+        ModelCommand::List => list(&models, args.json),
+        ModelCommand::Check { model } => check(&models, model, args.json),
+        ModelCommand::Add { folder, name } => add(&models, folder, name.as_deref(), args.json),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -74,11 +73,11 @@ pub(super) fn run(args: &ModelArgs) -> ExitCode {
     }
 }
 
-fn list(embedding: &Arc<Embedding>, as_json: bool) -> Result<(), String> {
-    let listed = embedding.list();
+fn list(models: &Models, as_json: bool) -> Result<(), String> {
+    let listed = models.list();
     if as_json {
-        let models: Vec<Value> = listed.iter().map(listed_json).collect();
-        println!("{}", json!({ "folder": embedding.folder(), "models": models }));
+        let known: Vec<Value> = listed.iter().map(listed_json).collect();
+        println!("{}", json!({ "folder": models.folder(), "models": known }));
         return Ok(());
     }
     for Listed { name, info } in listed {
@@ -94,7 +93,7 @@ fn list(embedding: &Arc<Embedding>, as_json: bool) -> Result<(), String> {
             Err(problem) => println!("{name}: {problem}"),
         }
     }
-    println!("others are added to {} by: voisin model add DIR", embedding.folder().display());
+    println!("others are added to {} by: voisin model add DIR", models.folder().display());
     Ok(())
 }
 
@@ -122,20 +121,19 @@ fn with_name(name: &str, mut value: Value) -> Value {
     value
 }
 
-fn check(embedding: &Arc<Embedding>, model: &str, as_json: bool) -> Result<(), String> {
+fn check(models: &Models, model: &str, as_json: bool) -> Result<(), String> {
     let path = Path::new(model);
-    let named = embedding.folder().join(model);
+    let named = models.folder().join(model);
     let folder = match model {
         BUILT_IN => None,
         _ if embedding::check_name(model).is_ok() && named.is_dir() => Some(named),
         _ if path.is_dir() => Some(path.to_path_buf()),
         _ => {
-            let folder = embedding.folder().display();
+            let folder = models.folder().display();
             return Err(format!("{model:?} is neither a model of {folder} nor a folder"));
         }
     };
-    let checked =
-        embedding.check(folder.as_deref()).map_err(|words| format!("{model}: {words}"))?;
+    let checked = models.check(folder.as_deref()).map_err(|words| format!("{model}: {words}"))?;
     tell(model, &checked, as_json);
     Ok(())
 }
@@ -159,20 +157,15 @@ fn tell(model: &str, checked: &Checked, as_json: bool) {
     println!("  one image  {milliseconds:.2} ms in the model");
 }
 
-fn add(
-    embedding: &Arc<Embedding>,
-    folder: &Path,
-    name: Option<&str>,
-    as_json: bool,
-) -> Result<(), String> {
+fn add(models: &Models, folder: &Path, name: Option<&str>, as_json: bool) -> Result<(), String> {
     let whole = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
     let own = whole.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let name = name.unwrap_or(own);
     embedding::check_name(name)
         .map_err(|words| format!("{name:?}: {words}; choose one with --name"))?;
     let checked =
-        embedding.check(Some(&whole)).map_err(|words| format!("{}: {words}", folder.display()))?;
-    let to = embedding::add(embedding.folder(), &whole, name)?;
+        models.check(Some(&whole)).map_err(|words| format!("{}: {words}", folder.display()))?;
+    let to = embedding::add(models.folder(), &whole, name)?;
     tell(name, &checked, as_json);
     if !as_json {
         println!("added as {}; index columns name it by the parameter model={name}", to.display());

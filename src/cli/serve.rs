@@ -81,8 +81,8 @@ async fn serve(config: &Config) -> Result<(), String> {
             return Ok(());
         }
     };
-    let embedding = database.embedding().clone();
-    tokio::task::spawn_blocking(move || embedding.prepare())
+    let models = database.embedding().models().clone();
+    tokio::task::spawn_blocking(move || models.prepare())
         .await
         .map_err(|error| format!("loading ONNX Runtime failed: {error}"))?
         .map_err(|error| error.to_string())?;

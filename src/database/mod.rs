@@ -49,7 +49,7 @@ pub struct Database {
     data: PathBuf,
     config: Arc<Config>,
     compute: Arc<Compute>,
-    embedding: Arc<Embedding>,
+    embedding: Embedding,
     forward: ForwardStore,
     catalog: RwLock<Catalog>,
     /// Creations and removals, one at a time.
@@ -97,7 +97,7 @@ impl Database {
     }
 
     /// The models.
-    pub fn embedding(&self) -> &Arc<Embedding> {
+    pub fn embedding(&self) -> &Embedding {
         &self.embedding
     }
 
@@ -239,7 +239,7 @@ impl Database {
 
     fn create_now(&self, mut new: NewCollection) -> Result<()> {
         // Before the lock: opening a model takes seconds.
-        new.columns.iter_mut().try_for_each(|column| self.embedding.complete(column))?;
+        new.columns.iter_mut().try_for_each(|column| self.embedding.models().complete(column))?;
         let _changing = self.changing.lock();
         self.check_open()?;
         let schema = CollectionSchema::new(new, &self.schema_limits(), |name| self.has(name))?;

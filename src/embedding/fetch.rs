@@ -22,7 +22,7 @@ const AT_A_TIME: usize = 8;
 const URL_BYTES_MAX: usize = 2_048;
 
 /// A picture's bytes, or why they could not be had.
-pub type Fetched = std::result::Result<Bytes, String>;
+pub(super) type Fetched = std::result::Result<Bytes, String>;
 
 /// What fetches pictures.
 #[derive(Debug)]
@@ -75,8 +75,8 @@ impl Fetcher {
                 detail: "pictures are not fetched by this server; send their bytes, or name the hosts that may be asked in fetch.hosts".to_owned(),
             });
         }
-        let mut left = total_max;
-        let mut fetched = Vec::with_capacity(urls.len());
+        let (mut left, count) = (total_max, urls.len());
+        let mut fetched = Vec::with_capacity(count);
         let mut fetching = futures::stream::iter(urls)
             .map(|url| async move {
                 let outcome = tokio::time::timeout(self.timeout, self.fetch_one(&url)).await;
@@ -89,12 +89,21 @@ impl Fetcher {
             })
             .buffered(AT_A_TIME);
         while let Some(one) = fetching.next().await {
-            fetched.push(one.and_then(|bytes| {
-                left = left.checked_sub(bytes.len()).ok_or_else(|| {
-                    format!("the pictures of the request have more than {total_max} bytes together (setting limits.message_bytes_max)")
-                })?;
-                Ok(bytes)
-            }));
+            match one {
+                Ok(bytes) if bytes.len() > left => {
+                    // Nobody is asked for what could not be kept.
+                    let words = format!(
+                        "the pictures of the request have more than {total_max} bytes together (setting limits.message_bytes_max)"
+                    );
+                    fetched.resize(count, Err(words));
+                    break;
+                }
+                Ok(bytes) => {
+                    left -= bytes.len();
+                    fetched.push(Ok(bytes));
+                }
+                Err(words) => fetched.push(Err(words)),
+            }
         }
         Ok(fetched)
     }
@@ -397,6 +406,11 @@ mod tests {
         };
         refused(local(6, 60_000), &good, 100, "limits.picture_bytes_max").await;
         refused(local(7, 60_000), &good, 6, "limits.message_bytes_max").await;
+        let some = local(7, 60_000).fetch(vec![good.clone(); 5], 15).await.expect("on");
+        assert_eq!(
+            some.iter().map(|one| one.is_ok()).collect::<Vec<_>>(),
+            [true, true, false, false, false]
+        );
         let endless = serve(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\npicture", false).await;
         refused(local(6, 60_000), &endless, 100, "limits.picture_bytes_max").await;
         let moved = serve(

@@ -9,66 +9,55 @@ mod lanes;
 mod model;
 pub(crate) mod picture;
 pub(crate) mod preprocess;
+mod registry;
 mod runtime;
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::config::{Config, Device, EmbeddingConfig};
+use crate::compute::threads;
+use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::schema::{DeclaredType, ElementType, NewColumn};
+use crate::schema::VectorColumn;
 
-pub use fetch::Fetched;
 use fetch::Fetcher;
-use folder::Folder;
 pub use folder::{BUILT_IN, add, check_name};
 use lanes::Lanes;
 pub use lanes::Purpose;
 pub use model::ModelInfo;
-use model::{Job, Model, Plan, Workers};
+use model::{Job, Model, Plan};
 pub use picture::{HEAD_BYTES, media_type};
 use picture::{Picture, PictureLimits};
+pub use registry::{Checked, Listed, Models};
 pub use runtime::Provider;
-use runtime::Runtime;
 
-/// The parameter that names a column's metric.
-const METRIC: &str = "metric_type";
 /// The shorter side that a picture keeps for its thumbnail when it is decoded smaller, in percent of the longer side
 /// that was asked for.
 const THUMBNAIL_PERCENT: u32 = 70;
 /// Bytes of a tensor that one permit stands for.
 const PERMIT_BYTES: usize = 1 << 20;
-/// Pictures that run together on a processor, where more only makes others wait, and on a GPU.
-const BATCH_CPU: usize = 4;
-const BATCH_GPU: usize = 64;
-
-/// How often, and how long, a model is run to time it.
-const CHECK_RUNS: u32 = 20;
-const CHECK_TIME: Duration = Duration::from_secs(5);
 
 /// Work for the threads that decode.
 type Task = Box<dyn FnOnce() + Send>;
 
-/// All models, and the threads that decode for them.
+/// The models, and the threads that decode for them.
 pub struct Embedding {
-    settings: EmbeddingConfig,
-    folder: PathBuf,
+    models: Arc<Models>,
     limits: PictureLimits,
-    provider: OnceLock<std::result::Result<(Runtime, Provider), String>>,
+    /// Most bytes that the vectors and thumbnails of a request may have: as if its caller had made and sent them.
+    /// Also those of the pictures that are fetched for it.
+    made_bytes_max: usize,
+    decode_threads: usize,
     decoders: OnceLock<std::result::Result<(), String>>,
-    slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     decoding: Arc<Lanes<Task>>,
     fetcher: Fetcher,
-    /// Most bytes of the pictures that are fetched for a request.
-    fetch_bytes_max: usize,
+    /// Most permits that there are.
+    queue_max: u32,
     /// Permits of everything, and of what is done in bulk.
     places: Arc<Semaphore>,
     bulk_places: Arc<Semaphore>,
@@ -81,29 +70,28 @@ struct Counts {
     refused: AtomicU64,
 }
 
-/// A model by name. What is known stays known; sessions are opened when they are first used.
-#[derive(Debug, Default)]
-struct Slot {
-    known: Mutex<Option<ModelInfo>>,
-    running: Mutex<Option<Arc<Model>>>,
+/// The pictures of a request.
+#[derive(Debug)]
+pub enum Pictures {
+    /// Sent with it.
+    Files(Vec<Bytes>),
+    /// To be fetched from their addresses, where that is allowed.
+    Addresses(Vec<String>),
 }
 
-/// A model that there is, and why it cannot be used where that is so.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// Its name.
-    pub name: String,
-    /// What is known of it, or what is wrong.
-    pub info: std::result::Result<ModelInfo, String>,
-}
-
-/// A model that was opened and timed.
-#[derive(Debug, Clone)]
-pub struct Checked {
-    /// What is known of it.
-    pub info: ModelInfo,
-    /// How long one picture takes in the model by itself, at the best.
-    pub picture: Duration,
+/// What is to be made of pictures.
+#[derive(Debug)]
+pub struct EmbedRequest<'a> {
+    /// The model's name.
+    pub model: &'a str,
+    /// The column that the vectors are for, whose dimension they must have.
+    pub column: Option<&'a VectorColumn>,
+    /// The pictures.
+    pub pictures: Pictures,
+    /// What is done in bulk waits for places; a search that finds none is refused.
+    pub purpose: Purpose,
+    /// Makes small copies, too, with at most so many pixels a side.
+    pub thumbnails: Option<u32>,
 }
 
 /// What was made of one picture.
@@ -120,6 +108,8 @@ pub struct Embedded {
 /// What was made of the pictures of one request.
 #[derive(Debug)]
 pub struct Batch {
+    /// Elements of its vectors.
+    pub dimension: usize,
     /// By picture, in order; words where it could not be read.
     pub pictures: Vec<std::result::Result<Embedded, String>>,
     /// Until the last picture was read, waiting for a place included.
@@ -145,65 +135,39 @@ pub struct EmbeddingReport {
 
 impl Embedding {
     /// Takes the settings. Nothing is loaded or started before it is needed.
-    pub fn new(config: &Config) -> Arc<Self> {
-        let settings = config.embedding.clone();
-        let limits = &config.limits;
+    pub fn new(config: &Config) -> Self {
+        let (settings, limits) = (&config.embedding, &config.limits);
         let places = settings.queue_max.max(2) as usize;
-        Arc::new(Embedding {
-            folder: match settings.models.as_os_str().is_empty() {
-                true => config.storage.data.join("models"),
-                false => settings.models.clone(),
-            },
+        Embedding {
+            models: Arc::new(Models::new(config)),
             limits: PictureLimits {
                 bytes_max: limits.picture_bytes_max,
                 pixels_max: limits.picture_pixels_max,
                 ratio_max: limits.picture_ratio_max,
                 decode_bytes_max: limits.picture_decode_bytes_max,
             },
-            provider: OnceLock::new(),
+            made_bytes_max: limits.message_bytes_max,
+            decode_threads: threads(settings.decode_threads),
             decoders: OnceLock::new(),
-            slots: Mutex::default(),
             decoding: Arc::default(),
             fetcher: Fetcher::new(&config.fetch, limits.picture_bytes_max),
-            fetch_bytes_max: limits.message_bytes_max,
+            queue_max: settings.queue_max,
             places: Arc::new(Semaphore::new(places)),
             // Half is kept for searches, so that streams do not have them refused.
             bulk_places: Arc::new(Semaphore::new(places / 2)),
             counts: Counts::default(),
-            settings,
-        })
-    }
-
-    /// Loads ONNX Runtime, for a server that is to say at its start what runs models. Fails where
-    /// `embedding.device` is `cuda` and no GPU can be used; without the library the server goes on, and calls
-    /// that need it say why they fail.
-    pub fn prepare(&self) -> Result<()> {
-        match (self.provider(), self.settings.device) {
-            (Ok((_, provider)), _) => {
-                tracing::info!(provider = provider.name(), "models can be run");
-            }
-            (Err(detail), Device::Cuda) => {
-                let detail = format!("embedding.device is \"cuda\", but {detail}");
-                return Err(Error::InvalidArgument { detail });
-            }
-            (Err(reason), _) => tracing::warn!(reason, "no vectors of pictures can be made"),
         }
-        Ok(())
     }
 
-    fn provider(&self) -> std::result::Result<&(Runtime, Provider), String> {
-        let found = self.provider.get_or_init(|| {
-            let runtime = Runtime::load(&self.settings.runtime)?;
-            let found = usable_provider(&runtime, self.settings.device)?;
-            Ok((runtime, found))
-        });
-        found.as_ref().map_err(String::clone)
+    /// The models.
+    pub fn models(&self) -> &Arc<Models> {
+        &self.models
     }
 
     /// Starts the threads that decode.
     fn start_decoders(&self) -> Result<()> {
         let started = self.decoders.get_or_init(|| {
-            for number in 0..threads(self.settings.decode_threads) {
+            for number in 0..self.decode_threads {
                 let queue = self.decoding.clone();
                 let run = move || {
                     while let Some(task) = queue.next() {
@@ -221,51 +185,16 @@ impl Embedding {
         started.clone().map_err(|error| Error::internal(format!("no thread to decode: {error}")))
     }
 
-    /// Completes the declaration of an index column that names a model: dimension and metric follow where they
-    /// are not set. Columns without one stay as they are.
-    pub fn complete(&self, column: &mut NewColumn) -> Result<()> {
-        let Some(model) = column.model() else { return Ok(()) };
-        let info = self.info(model)?;
-        let refused = |detail| Err(Error::InvalidColumn { column: column.name.clone(), detail });
-        match column.data_type {
-            DeclaredType::Undefined
-            | DeclaredType::Vector(ElementType::Fp32 | ElementType::Fp16) => {}
-            _ => {
-                return refused(format!("model {model:?} makes vectors of FP32; use FP32 or FP16"));
-            }
-        }
-        if column.dimension != 0 && column.dimension != info.dimension {
-            let (given, made) = (column.dimension, info.dimension);
-            return refused(format!(
-                "dimension is {given}, but the vectors of model {model:?} have {made} elements"
-            ));
-        }
-        if column.data_type == DeclaredType::Undefined {
-            column.data_type = DeclaredType::Vector(ElementType::Fp32);
-        }
-        column.dimension = info.dimension;
-        if column.extra_params.iter().all(|(name, _)| name != METRIC) {
-            column.extra_params.push((METRIC.to_owned(), info.metric.name().to_owned()));
-        }
-        Ok(())
-    }
-
-    /// The folder of the models' folders.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// What there is to tell.
     pub fn report(&self) -> EmbeddingReport {
         let mut report = EmbeddingReport {
-            provider: self.provider().map(|(_, found)| *found),
+            provider: self.models.provider(),
             embedded: self.counts.embedded.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
             waiting: (self.decoding.len() as u64, 0),
             batches: (0, 0),
         };
-        let slots: Vec<Arc<Slot>> = self.slots.lock().values().cloned().collect();
-        for model in slots.iter().filter_map(|slot| slot.running.try_lock()?.clone()) {
+        for model in self.models.all_running() {
             report.waiting.1 += model.queue.len() as u64;
             report.batches.0 += model.work.batches.load(Ordering::Relaxed);
             report.batches.1 += model.work.busy_us.load(Ordering::Relaxed);
@@ -273,136 +202,33 @@ impl Embedding {
         report
     }
 
-    /// All models, the one that comes with the program first. Those not known yet are opened: seconds each.
-    pub fn list(&self) -> Vec<Listed> {
-        let names = std::iter::once(BUILT_IN.to_owned()).chain(folder::names(&self.folder));
-        names
-            .map(|name| Listed { info: self.info(&name).map_err(|e| e.to_string()), name })
-            .collect()
-    }
-
-    /// What is known of a model; one that is not known yet is opened, which takes seconds.
-    pub fn info(&self, name: &str) -> Result<ModelInfo> {
-        let slot = self.slot(name)?;
-        let mut known = slot.known.lock();
-        if let Some(info) = &*known {
-            return Ok(info.clone());
-        }
-        let unusable = |detail| Error::ModelUnusable { model: name.to_owned(), detail };
-        let (_, plan, _) = self.examine(name).map_err(unusable)?;
-        Ok(known.insert(plan.info).clone())
-    }
-
-    /// A model that runs; one that does not yet is started, which takes seconds.
-    fn model(&self, name: &str) -> Result<Arc<Model>> {
-        let slot = self.slot(name)?;
-        let mut running = slot.running.lock();
-        if let Some(model) = &*running {
-            return Ok(model.clone());
-        }
-        let started = self.start_model(name);
-        let model =
-            started.map_err(|detail| Error::ModelUnusable { model: name.to_owned(), detail })?;
-        let info = &model.plan.info;
-        tracing::info!(
-            model = name,
-            dimension = info.dimension,
-            provider = info.provider.name(),
-            "model started"
-        );
-        *slot.known.lock() = Some(info.clone());
-        Ok(running.insert(Arc::new(model)).clone())
-    }
-
-    /// Opens a model that need not be among those of the folder, and times it.
-    pub fn check(&self, folder: Option<&Path>) -> std::result::Result<Checked, String> {
-        let (runtime, provider) = self.provider()?;
-        let folder = folder.map_or_else(|| Ok(Folder::built_in()), Folder::read)?;
-        let threads = threads(self.settings.threads_per_worker);
-        let mut session = runtime.open(&folder.graph, *provider, threads)?;
-        let plan = Plan::examine(&folder, *provider, &mut session)?;
-        let grey = vec![0.5; plan.preprocess.tensor_len()];
-        let mut fastest = Duration::MAX;
-        let until = Instant::now() + CHECK_TIME;
-        for _ in 0..CHECK_RUNS {
-            let started = Instant::now();
-            plan.run(&mut session, &[&grey])?;
-            fastest = fastest.min(started.elapsed());
-            if Instant::now() > until {
-                break;
-            }
-        }
-        Ok(Checked { info: plan.info, picture: fastest })
-    }
-
-    fn start_model(&self, name: &str) -> std::result::Result<Model, String> {
-        let (folder, plan, session) = self.examine(name)?;
-        let (runtime, provider) = self.provider()?;
-        let workers = Workers {
-            count: match (self.settings.workers, provider) {
-                (0, Provider::Cuda) => 1,
-                (count, _) => threads(count),
-            },
-            threads: threads(self.settings.threads_per_worker),
-            batch_max: match (self.settings.batch_max, provider) {
-                (0, Provider::Cpu) => BATCH_CPU,
-                (0, Provider::Cuda) => BATCH_GPU,
-                (most, _) => most as usize,
-            },
-            patience: Duration::from_millis(self.settings.batch_wait_ms),
-        };
-        Model::start(name, &folder, runtime, plan, session, workers)
-    }
-
-    fn examine(&self, name: &str) -> std::result::Result<(Folder, Plan, runtime::Session), String> {
-        let (runtime, provider) = self.provider()?;
-        let folder = match name {
-            BUILT_IN => Folder::built_in(),
-            name => Folder::read(&self.folder.join(name))?,
-        };
-        let threads = threads(self.settings.threads_per_worker);
-        let mut session = runtime.open(&folder.graph, *provider, threads)?;
-        let plan = Plan::examine(&folder, *provider, &mut session)?;
-        Ok((folder, plan, session))
-    }
-
-    fn slot(&self, name: &str) -> Result<Arc<Slot>> {
-        let exists =
-            name == BUILT_IN || (check_name(name).is_ok() && self.folder.join(name).is_dir());
-        if !exists {
-            let mut known = vec![BUILT_IN.to_owned()];
-            known.extend(folder::names(&self.folder));
-            return Err(Error::ModelNotFound { model: name.to_owned(), known: known.join(", ") });
-        }
-        Ok(self.slots.lock().entry(name.to_owned()).or_default().clone())
-    }
-
-    /// Fetches pictures by their addresses, where that is allowed.
-    pub async fn fetch(&self, urls: Vec<String>) -> Result<Vec<Fetched>> {
-        self.fetcher.fetch(urls, self.fetch_bytes_max).await
-    }
-
-    /// Makes vectors of pictures, and small copies with at most so many pixels a side. What is done in bulk
-    /// waits for places; a search that finds none is refused. Dropping the future ends the work.
-    pub async fn embed(
-        self: &Arc<Self>,
-        model: &str,
-        pictures: Vec<Fetched>,
-        purpose: Purpose,
-        thumbnails: Option<u32>,
-    ) -> Result<Batch> {
+    /// Makes vectors of pictures. Refuses what would take too much before a picture is looked at. Dropping the
+    /// future ends the work.
+    pub async fn embed(&self, request: EmbedRequest<'_>) -> Result<Batch> {
         let started = Instant::now();
-        self.start_decoders()?;
-        let model = {
-            let (embedding, name) = (self.clone(), model.to_owned());
-            let opening = tokio::task::spawn_blocking(move || embedding.model(&name));
-            opening
-                .await
-                .map_err(|error| Error::internal(format!("opening a model: {error}")))??
-        };
-        let mut waiting = Vec::with_capacity(pictures.len());
+        let EmbedRequest { model, column, pictures, purpose, thumbnails } = request;
+        let (name, model) = (model, self.models.running(model).await?);
+        if let Some(column) = column {
+            check_dimension(name, &model.plan.info, column)?;
+        }
+        let dimension = model.plan.info.dimension as usize;
+        let made_bytes = pictures.len().saturating_mul(dimension * size_of::<f32>());
+        self.check_made(made_bytes)?;
         let cost = self.cost(&model);
-        let mut permits = self.all_at_once(purpose, cost, pictures.len())?;
+        if purpose == Purpose::Search {
+            self.check_search(pictures.len(), cost)?;
+        }
+        self.start_decoders()?;
+        let pictures = match pictures {
+            Pictures::Files(files) => files.into_iter().map(Ok).collect(),
+            Pictures::Addresses(urls) => self.fetcher.fetch(urls, self.made_bytes_max).await?,
+        };
+        let mut permits = match purpose {
+            Purpose::Search => Some(self.places_of_search(pictures.len(), cost)?),
+            Purpose::Bulk => None,
+        };
+        let way = Arc::new(Way { model, purpose, thumbnails, made_bytes: made_bytes.into() });
+        let mut waiting = Vec::with_capacity(pictures.len());
         for picture in pictures {
             let picture = match picture {
                 Ok(picture) => picture,
@@ -413,13 +239,15 @@ impl Embedding {
             };
             let permit = match &mut permits {
                 Some(permits) => permits.split(cost as usize),
-                None => self.place(purpose, cost).await,
+                None => self.bulk_places.clone().acquire_many_owned(cost).await.ok(),
             };
+            self.check_made(way.made_bytes.load(Ordering::Relaxed))?;
             let permit = permit.ok_or(Error::Stopping)?;
-            waiting.push(Ok(self.send(&model, picture, purpose, thumbnails, permit)?));
+            waiting.push(Ok(self.send(&way, picture, permit)?));
         }
+        let pictures = Vec::with_capacity(waiting.len());
         let mut batch =
-            Batch { pictures: Vec::new(), decode: Duration::ZERO, embed: Duration::ZERO };
+            Batch { dimension, pictures, decode: Duration::ZERO, embed: Duration::ZERO };
         let mut decoded = started;
         for answer in waiting {
             let made = match answer {
@@ -430,78 +258,81 @@ impl Embedding {
             counter.fetch_add(1, Ordering::Relaxed);
             batch.pictures.push(made);
         }
+        self.check_made(way.made_bytes.load(Ordering::Relaxed))?;
         batch.decode = decoded - started;
         batch.embed = decoded.elapsed();
         Ok(batch)
     }
 
+    fn check_made(&self, bytes: usize) -> Result<()> {
+        if bytes > self.made_bytes_max {
+            return Err(Error::LimitExceeded {
+                what: "number of bytes of the vectors and thumbnails of a request",
+                value: bytes as u64,
+                limit: self.made_bytes_max as u64,
+                setting: "limits.message_bytes_max",
+            });
+        }
+        Ok(())
+    }
+
     /// Places that one picture takes: a large tensor takes several.
     fn cost(&self, model: &Model) -> u32 {
         let bytes = model.plan.preprocess.tensor_len() * size_of::<f32>();
-        let most = (self.settings.queue_max / 2).max(1);
+        let most = (self.queue_max / 2).max(1);
         u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(most).clamp(1, most)
     }
 
-    /// The places of a search, or its refusal; what is done in bulk takes one after the other.
-    fn all_at_once(
-        &self,
-        purpose: Purpose,
-        cost: u32,
-        count: usize,
-    ) -> Result<Option<OwnedSemaphorePermit>> {
-        if purpose == Purpose::Bulk {
-            return Ok(None);
-        }
-        let wanted = u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(cost);
-        if wanted > self.settings.queue_max {
+    /// Refuses a search that could never find its places.
+    fn check_search(&self, pictures: usize, cost: u32) -> Result<()> {
+        let most = self.queue_max / cost;
+        if pictures > most as usize {
             return Err(Error::LimitExceeded {
                 what: "number of pictures of a search",
-                value: count as u64,
-                limit: u64::from(self.settings.queue_max / cost),
+                value: pictures as u64,
+                limit: u64::from(most),
                 setting: "embedding.queue_max",
             });
         }
-        let permits = self.places.clone().try_acquire_many_owned(wanted);
-        permits.map(Some).map_err(|_| Error::Busy {
-            what: "the queue of pictures",
-            limit: u64::from(self.settings.queue_max),
-            setting: "embedding.queue_max",
-        })
+        Ok(())
     }
 
-    async fn place(&self, purpose: Purpose, cost: u32) -> Option<OwnedSemaphorePermit> {
-        let places = match purpose {
-            Purpose::Search => &self.places,
-            Purpose::Bulk => &self.bulk_places,
-        };
-        places.clone().acquire_many_owned(cost).await.ok()
+    /// The places of a search, all at once, or its refusal.
+    fn places_of_search(&self, pictures: usize, cost: u32) -> Result<OwnedSemaphorePermit> {
+        let wanted = u32::try_from(pictures).unwrap_or(u32::MAX).saturating_mul(cost);
+        let permits = self.places.clone().try_acquire_many_owned(wanted);
+        permits.map_err(|_| Error::Busy {
+            what: "the queue of pictures",
+            limit: u64::from(self.queue_max),
+            setting: "embedding.queue_max",
+        })
     }
 
     /// Sends a picture to be decoded and then to its model.
     fn send(
         &self,
-        model: &Arc<Model>,
+        way: &Arc<Way>,
         picture: Bytes,
-        purpose: Purpose,
-        thumbnails: Option<u32>,
         permit: OwnedSemaphorePermit,
     ) -> Result<Waiting> {
         let (decoded, when_decoded) = oneshot::channel();
         let (vector, when_embedded) = oneshot::channel();
-        let (model, limits) = (model.clone(), self.limits);
-        let coming = model.queue.announce();
+        let (way, limits, purpose) = (way.clone(), self.limits, way.purpose);
+        let coming = way.model.queue.announce();
         let task = move || {
             // Nobody waits any more.
             if decoded.is_closed() {
                 return;
             }
-            match read(&model.plan, &picture, &limits, thumbnails) {
+            match read(&way.model.plan, &picture, &limits, way.thumbnails) {
                 Ok((read, tensor)) => {
                     drop(picture);
+                    let bytes = read.thumbnail.as_ref().map_or(0, Vec::len);
+                    way.made_bytes.fetch_add(bytes, Ordering::Relaxed);
                     let _ = decoded.send(Ok(read));
                     // A closed queue drops the job, and with it the sender.
                     let job = Job { tensor, reply: vector, _permit: permit };
-                    let _ = model.queue.push(purpose, job);
+                    let _ = way.model.queue.push(purpose, job);
                 }
                 Err(words) => {
                     let _ = decoded.send(Err(words));
@@ -518,6 +349,44 @@ impl Drop for Embedding {
     fn drop(&mut self) {
         self.decoding.close();
     }
+}
+
+impl Pictures {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Pictures::Files(files) => files.len(),
+            Pictures::Addresses(urls) => urls.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The way that all pictures of a request go.
+#[derive(Debug)]
+struct Way {
+    model: Arc<Model>,
+    purpose: Purpose,
+    thumbnails: Option<u32>,
+    /// Bytes of the vectors, and of the thumbnails up to now.
+    made_bytes: AtomicUsize,
+}
+
+/// Refuses vectors of a model that was another when the column was created.
+fn check_dimension(name: &str, info: &ModelInfo, column: &VectorColumn) -> Result<()> {
+    let (made, wanted) = (info.dimension, column.dimension);
+    if made == wanted {
+        return Ok(());
+    }
+    let detail = format!(
+        "its vectors have {made} elements, but those of index column {:?}, which was created with a model of this name, have {wanted}; put that model back, or write into a new collection",
+        column.name
+    );
+    Err(Error::ModelUnusable { model: name.to_owned(), detail })
 }
 
 const ENDED: &str = "the model ended before it made a vector of this picture";
@@ -562,28 +431,4 @@ fn read(
     let thumbnail = thumbnails.map(|side| picture.thumbnail(side)).transpose().map_err(words)?;
     let read = Read { size: picture.full_size(), thumbnail, at: Instant::now() };
     Ok((read, tensor))
-}
-
-/// What can run models: it is tried on the model that comes with the program.
-fn usable_provider(runtime: &Runtime, device: Device) -> std::result::Result<Provider, String> {
-    let works = |provider: Provider| {
-        let folder = Folder::built_in();
-        let mut session = runtime.open(&folder.graph, provider, 1)?;
-        Plan::examine(&folder, provider, &mut session).map(|_| provider)
-    };
-    match device {
-        Device::Cpu => works(Provider::Cpu),
-        Device::Cuda => works(Provider::Cuda),
-        Device::Auto => works(Provider::Cuda).or_else(|reason| {
-            tracing::debug!(reason, "the processor runs models");
-            works(Provider::Cpu)
-        }),
-    }
-}
-
-fn threads(configured: u32) -> usize {
-    match configured {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        count => count as usize,
-    }
 }

@@ -61,6 +61,21 @@ def test_rows_have_their_values_sizes_and_thumbnails(calls, photos):
     assert np.allclose(lengths, 1, atol=1e-5)
 
 
+def test_sizes_are_those_of_the_whole_picture_however_small_it_is_decoded(calls, photos):
+    large, turned = scene(1, 1999, 1501), Image.Exif()
+    turned[0x0112] = 6
+    files = {1: jpeg(large), 2: encoded(large, "JPEG", exif=turned)}
+    ack = write(calls, photos, files, width_column="width", height_column="height", thumbnails=dict(column="thumbnail"))
+    assert (ack.rows_applied, len(ack.failures)) == (2, 0)
+    rows = calls.Get(collection=photos, keys=[1, 2])
+    columns = {column.name: column.values for column in rows.forwards}
+    assert [value.int64_value for value in columns["width"]] == [1999, 1501]
+    assert [value.int64_value for value in columns["height"]] == [1501, 1999]
+    thumbnails = [Image.open(io.BytesIO(value.bytes_value)).size for value in columns["thumbnail"]]
+    for wide, high in (thumbnails[0], thumbnails[1][::-1]):
+        assert 180 <= wide <= 256 and abs(high - wide * 1501 / 1999) <= 1, thumbnails
+
+
 def test_pictures_that_cannot_be_read_fail_by_themselves(calls, photos):
     good = jpeg(scene(1))
     files = {0: good, 1: b"", 2: good[: len(good) // 2], 3: b"no picture at all", 4: encoded(scene(4))}
@@ -163,6 +178,29 @@ def test_limits_are_those_of_the_settings(start_server):
     calls.CreateCollection(name="photos", vectors=[dict(name="embedding", params={"model": "holistic"})])
     refused(lambda: calls.SearchByImage(images=[jpeg(scene(1, 40, 40))] * 5, query=dict(collection="photos", topk=1)),
             grpc.StatusCode.OUT_OF_RANGE, "embedding.queue_max", "5")
+
+
+def test_what_is_made_of_pictures_is_no_more_than_a_message_takes(start_server):
+    """A picture of two bytes becomes a vector of 2,096, and a small file may become a large thumbnail."""
+    calls = VoisinV1(start_server(settings={"limits.message_bytes_max": 65_536}).channel())
+    calls.CreateCollection(name="photos", vectors=[dict(name="embedding", params={"model": "holistic"})],
+                           forwards=[dict(name="thumbnail", type="VALUE_TYPE_BYTES")])
+    [few, many, urls] = calls.EmbedImages(
+        [calls.message("EmbedImagesRequest", images=[b""] * 31), calls.message("EmbedImagesRequest", images=[b""] * 32),
+         calls.message("EmbedImagesRequest", urls=["x"] * 32)])
+    assert len(few.failures) == 31 and len(few.vectors.vectors) == 31 * 524 * 4
+    for reply in (many, urls):
+        assert reply.status.code == 11 and not reply.failures
+        assert "67072" in reply.status.message and "limits.message_bytes_max" in reply.status.message
+    ack = write(calls, "photos", {key: b"" for key in range(32)})
+    assert ack.status.code == 11 and "limits.message_bytes_max" in ack.status.message
+    noise = Image.effect_noise((1000, 1000), 120)
+    files = {key: jpeg(noise.resize((20 + key, 20 + key)), 30) for key in range(8)}
+    large = encoded(scene(1, 800, 600), "WEBP", quality=30)
+    assert write(calls, "photos", files, thumbnails=dict(column="thumbnail")).rows_applied == 8
+    ack = write(calls, "photos", {0: large, 1: large}, thumbnails=dict(column="thumbnail", side_max=800))
+    assert ack.status.code == 11 and "thumbnails" in ack.status.message and "limits.message_bytes_max" in ack.status.message
+    assert calls.Count(collection="photos").rows == 8
 
 
 class Form:

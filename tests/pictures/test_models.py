@@ -33,10 +33,14 @@ def serve(start_server, tmp_path):
     folder = tmp_path / "models"
 
     def start(**settings):
-        server = start_server(settings={"embedding.models": folder, **settings})
-        return VoisinV1(server.channel())
+        start.server = start_server(settings={"embedding.models": folder, **settings})
+        return VoisinV1(start.server.channel())
 
-    start.folder = folder
+    def again():
+        start.server.restart("stop")
+        return VoisinV1(start.server.channel())
+
+    start.folder, start.again = folder, again
     return start
 
 
@@ -113,6 +117,55 @@ def test_cards_choose_output_pooling_and_length(serve):
     for name, expected in (("mean", tokens.mean(0)), ("cls", tokens[0])):
         [reply] = calls.EmbedImages([calls.message("EmbedImagesRequest", model=name, images=[file])])
         assert np.abs(numbers(reply.vectors)[0] - expected).max() < 1e-4
+
+
+def test_cards_choose_how_exact_pixels_are(serve):
+    """The probe's vectors are its pixels: a photograph that is decoded smaller is nearly the same photograph."""
+    config, side = models.vit_config(64), 64
+    for decode in ("exact", "scaled", "coarse"):
+        models.save(serve.folder / decode, models.probe(side, True), config, f'normalise = false\ndecode = "{decode}"\n')
+    models.save(serve.folder / "wrong", models.probe(side, True), config, 'decode = "best"\n')
+    calls = serve()
+    files = [jpeg(scene(seed, 1200, 900)) for seed in range(3)]
+    spread = np.float32(config["image_std"])[None, :, None, None]
+    expected = np.stack([reference.tensor(file, config)[0] for file in files]) * spread * 255
+    apart = {}
+    for decode in ("exact", "scaled", "coarse"):
+        [reply] = calls.EmbedImages([calls.message("EmbedImagesRequest", model=decode, images=files)])
+        made = numbers(reply.vectors).reshape(expected.shape) * spread * 255
+        apart[decode] = np.abs(made - expected).mean()
+    assert apart["exact"] < 0.01 < apart["scaled"] <= apart["coarse"] < 3, apart
+    [listed] = [model for model in calls.ListModels().models if model.name == "wrong"]
+    assert "best" in listed.problem and "exact" in listed.problem
+
+
+def test_a_model_that_became_another_is_not_taken_for_the_old_one(serve):
+    """Vectors of 1,024 elements could be taken for two of 512."""
+    config = models.vit_config(16)
+    folder = serve.folder / "mine"
+
+    def save(width):
+        g = models.Graph(1)
+        made = g.model({"out": g.linear(g("Flatten", "pixel_values"), 3 * 16 * 16, width)}, 16)
+        models.save(folder, made, config)
+
+    save(24)
+    calls = serve()
+    calls.CreateCollection(name="photos", vectors=[dict(name="e", params={"model": "mine"})])
+    file = jpeg(scene(1))
+
+    def write():
+        return calls.WriteImages([calls.message("WriteImagesRequest", collection="photos", keys=[1], images=[file],
+                                                operation="OPERATION_UPSERT")])[0]
+
+    assert write().rows_applied == 1
+    save(48)
+    calls = serve.again()
+    ack = write()
+    assert ack.status.code == 9 and all(word in ack.status.message for word in ("mine", "24", "48", '"e"')), ack
+    refused(lambda: calls.SearchByImage(images=[file], query=dict(collection="photos", topk=1)),
+            grpc.StatusCode.FAILED_PRECONDITION, "mine", "24", "48")
+    assert calls.Get(collection="photos", keys=[1]).keys
 
 
 def test_graphs_of_one_picture_at_a_time_and_of_half_floats_are_taken(serve):

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::write;
 use crate::database::Database;
-use crate::embedding::{BUILT_IN, Embedded, Fetched, Listed, Purpose};
+use crate::embedding::{BUILT_IN, EmbedRequest, Embedded, Listed, Pictures, Purpose};
 use crate::error::{Error, Result};
 use crate::schema::{CollectionSchema, VectorColumn};
 use crate::server::proto::voisin_v1 as wire;
@@ -23,7 +23,7 @@ const THUMBNAIL_SIDES: (u32, u32, u32) = (16, 1024, 256);
 
 /// All models.
 pub(super) async fn list(database: Arc<Database>) -> Result<wire::ListModelsReply> {
-    let listing = tokio::task::spawn_blocking(move || database.embedding().list());
+    let listing = tokio::task::spawn_blocking(move || database.embedding().models().list());
     let listed = listing.await.map_err(|error| Error::internal(error.to_string()))?;
     Ok(wire::ListModelsReply { models: listed.into_iter().map(model).collect() })
 }
@@ -61,15 +61,11 @@ pub(super) async fn embed(
     })
 }
 
-/// The pictures of a request: sent with it, or fetched for it.
-async fn pictures(
-    database: &Database,
-    images: Vec<Bytes>,
-    urls: Vec<String>,
-) -> Result<Vec<Fetched>> {
+/// The pictures of a request.
+fn pictures(images: Vec<Bytes>, urls: Vec<String>) -> Result<Pictures> {
     match (images.is_empty(), urls.is_empty()) {
-        (_, true) => Ok(images.into_iter().map(Ok).collect()),
-        (true, false) => database.embedding().fetch(urls).await,
+        (_, true) => Ok(Pictures::Files(images)),
+        (true, false) => Ok(Pictures::Addresses(urls)),
         (false, false) => {
             Err(Error::InvalidArgument { detail: "images and urls exclude each other".to_owned() })
         }
@@ -84,14 +80,15 @@ async fn embed_all(
         "" => BUILT_IN,
         named => named,
     };
-    let embedding = database.embedding();
-    let pictures = pictures(database, request.images, request.urls).await?;
-    let batch = embedding.embed(model, pictures, Purpose::Bulk, None).await?;
-    let read = batch.pictures.iter().flatten().next();
-    let dimension = match read {
-        Some(made) => made.vector.len(),
-        None => embedding.info(model)?.dimension as usize,
-    };
+    let embedding = database.embedding().embed(EmbedRequest {
+        model,
+        column: None,
+        pictures: pictures(request.images, request.urls)?,
+        purpose: Purpose::Bulk,
+        thumbnails: None,
+    });
+    let batch = embedding.await?;
+    let dimension = batch.dimension;
     let mut vectors = Vec::with_capacity(batch.pictures.len() * dimension * size_of::<f32>());
     let mut failures = Vec::new();
     for (image, made) in batch.pictures.into_iter().enumerate() {
@@ -240,8 +237,14 @@ async fn embed_rows(
     check_shape(collection.schema(), &request)?;
     let (column, model) = model_column(collection.schema(), &request.column)?;
     let side = request.thumbnails.as_ref().map(thumbnail_side).transpose()?;
-    let pictures = pictures(database, request.images, request.urls).await?;
-    let batch = database.embedding().embed(model, pictures, Purpose::Bulk, side).await?;
+    let embedding = database.embedding().embed(EmbedRequest {
+        model,
+        column: Some(column),
+        pictures: pictures(request.images, request.urls)?,
+        purpose: Purpose::Bulk,
+        thumbnails: side,
+    });
+    let batch = embedding.await?;
 
     let mut rows = EmbeddedRows {
         request: wire::WriteRequest {
@@ -367,12 +370,19 @@ pub(super) async fn search(
             "query.vectors has vectors; those of a search by images are made of them",
         ));
     }
-    if request.images.is_empty() && request.urls.is_empty() {
+    let pictures = pictures(request.images, request.urls)?;
+    if pictures.is_empty() {
         return Err(Error::query("there is no image to search by"));
     }
     let (column, model) = model_column(collection.schema(), &named.name)?;
-    let pictures = pictures(database, request.images, request.urls).await?;
-    let batch = database.embedding().embed(model, pictures, Purpose::Search, None).await?;
+    let embedding = database.embedding().embed(EmbedRequest {
+        model,
+        column: Some(column),
+        pictures,
+        purpose: Purpose::Search,
+        thumbnails: None,
+    });
+    let batch = embedding.await?;
     let mut vectors = Vec::new();
     for (image, made) in batch.pictures.into_iter().enumerate() {
         let made = made.map_err(|detail| Error::UnreadableImage { image, detail })?;
