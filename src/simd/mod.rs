@@ -9,6 +9,7 @@
 //! - `bits`: the bit types, which share none of that.
 //! - `codes`: 8-bit codes of vectors, compared in integers; they rank and do not score.
 //! - `memory`: prefetches and large pages.
+//! - `pixels`: weighted sums of pixels, for resizing.
 //!
 //! A row's score depends on the bytes of the row and of the query only. It is bit for bit the same
 //! in a batch and alone, wherever the row lies; it may differ in its last digits between CPUs.
@@ -29,16 +30,18 @@ mod element;
 mod kernel;
 mod lanes;
 mod memory;
+mod pixels;
 mod portable;
 #[cfg(test)]
 mod tests;
 
 pub use codes::{CODE_DIMENSION_MAX, CodeMeasure, CodeQuery, CodeRows};
 pub use memory::{large_vec, prefetch, prefetch_bytes};
+pub use pixels::{WEIGHT_BITS, Weights};
 use portable::Portable;
 
 /// Instruction sets the kernels can use, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SimdLevel {
     /// AVX-512 F, BW, DQ and VL; VPOPCNTDQ for the bit types where the CPU has it.
     Avx512,
