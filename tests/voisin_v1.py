@@ -10,8 +10,8 @@ CALL_SECONDS_MAX = 60.0
 
 
 class VoisinV1:
-    """`calls.Query(topk=5, ...)` for one message, `calls.EmbedImages([message, ...])` for a stream of them;
-    `calls.message("QueryRequest", ...)` makes one."""
+    """`calls.Query(topk=5, ...)` for one message, `calls.EmbedImages([message, ...])` for a stream of them, whose
+    replies `read` gets; `calls.message("QueryRequest", ...)` makes one."""
 
     def __init__(self, channel):
         self._channel = channel
@@ -34,7 +34,7 @@ class VoisinV1:
             f"/{PACKAGE}.Voisin/{name}", request_serializer=request.SerializeToString,
             response_deserializer=reply.FromString)
         if streams[0]:
-            return lambda messages: list(call(iter(messages), timeout=CALL_SECONDS_MAX))
+            return lambda messages, read=list, timeout=CALL_SECONDS_MAX: read(call(iter(messages), timeout=timeout))
         if streams[1]:
             return lambda **fields: list(call(request(**fields), timeout=CALL_SECONDS_MAX))
         return lambda **fields: call(request(**fields), timeout=CALL_SECONDS_MAX)

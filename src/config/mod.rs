@@ -48,6 +48,9 @@ pub struct ServerConfig {
     pub grpc: SocketAddr,
     /// HTTP address (the APIs, the web page, health, metrics); port 0 takes any free port and logs it.
     pub http: SocketAddr,
+    /// Names of hosts, with commas between, that HTTP requests may be sent to besides addresses and `localhost`. Empty:
+    /// none where `http` is a loopback address, else any.
+    pub http_hosts: String,
     /// How long a stop waits for calls in progress, in milliseconds.
     pub stop_timeout_ms: u64,
 }
@@ -57,6 +60,7 @@ impl Default for ServerConfig {
         ServerConfig {
             grpc: SocketAddr::from(([127, 0, 0, 1], 16000)),
             http: SocketAddr::from(([127, 0, 0, 1], 16001)),
+            http_hosts: String::new(),
             stop_timeout_ms: 10_000,
         }
     }
@@ -194,7 +198,7 @@ pub struct EmbeddingConfig {
     pub batch_max: u32,
     /// How long a model waits for pictures that are being decoded to fill its batch, in milliseconds.
     pub batch_wait_ms: u64,
-    /// Pictures that may be on their way to a model.
+    /// Pictures that may be on their way to a model: half for searches, half for everything else.
     pub queue_max: u32,
 }
 

@@ -26,21 +26,28 @@ pub(super) struct Lanes<T> {
 struct State<T> {
     search: VecDeque<T>,
     bulk: VecDeque<T>,
-    /// Announced, but not there yet.
+    /// Announced, but not there yet: searches, and all.
+    searches_coming: usize,
     coming: usize,
     closed: bool,
 }
 
 impl<T> State<T> {
-    fn pop(&mut self) -> Option<T> {
-        self.search.pop_front().or_else(|| self.bulk.pop_front())
+    fn pop(&mut self) -> Option<(Purpose, T)> {
+        let search = self.search.pop_front().map(|work| (Purpose::Search, work));
+        search.or_else(|| Some((Purpose::Bulk, self.bulk.pop_front()?)))
     }
 }
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        let state =
-            State { search: VecDeque::new(), bulk: VecDeque::new(), coming: 0, closed: false };
+        let state = State {
+            search: VecDeque::new(),
+            bulk: VecDeque::new(),
+            searches_coming: 0,
+            coming: 0,
+            closed: false,
+        };
         Lanes { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
@@ -62,13 +69,19 @@ impl<T> Lanes<T> {
     }
 
     /// Announces work: until the guard is dropped, batches wait for it.
-    pub(super) fn announce(self: &std::sync::Arc<Self>) -> Coming<T> {
-        self.state.lock().coming += 1;
-        Coming(self.clone())
+    pub(super) fn announce(self: &std::sync::Arc<Self>, purpose: Purpose) -> Coming<T> {
+        let mut state = self.state.lock();
+        state.coming += 1;
+        state.searches_coming += usize::from(purpose == Purpose::Search);
+        Coming { lanes: self.clone(), purpose }
     }
 
     /// The next work; waits for some. `None` when the queue is closed.
     pub(super) fn next(&self) -> Option<T> {
+        self.first().map(|(_, work)| work)
+    }
+
+    fn first(&self) -> Option<(Purpose, T)> {
         let mut state = self.state.lock();
         loop {
             match state.pop() {
@@ -80,19 +93,26 @@ impl<T> Lanes<T> {
     }
 
     /// The next work and up to `most` altogether: waits for the first, and then at most `patience` as long as
-    /// more is announced. Empty when the queue is closed.
+    /// more is announced; with a search in it, as long as searches are. Empty when the queue is closed.
     pub(super) fn next_batch(&self, most: usize, patience: Duration) -> Vec<T> {
-        let Some(first) = self.next() else { return Vec::new() };
+        let Some((mut purpose, first)) = self.first() else { return Vec::new() };
         let mut batch = vec![first];
         let until = Instant::now() + patience;
         let mut state = self.state.lock();
         loop {
             while batch.len() < most
-                && let Some(work) = state.pop()
+                && let Some((its, work)) = state.pop()
             {
                 batch.push(work);
+                if its == Purpose::Search {
+                    purpose = its;
+                }
             }
-            let is_done = batch.len() >= most || state.coming == 0 || state.closed;
+            let coming = match purpose {
+                Purpose::Search => state.searches_coming,
+                Purpose::Bulk => state.coming,
+            };
+            let is_done = batch.len() >= most || coming == 0 || state.closed;
             if is_done || self.changed.wait_until(&mut state, until).timed_out() {
                 // A notice meant for another thread may have come here.
                 self.changed.notify_one();
@@ -120,16 +140,21 @@ impl<T> Lanes<T> {
 
 /// Work that was announced.
 #[derive(Debug)]
-pub(super) struct Coming<T>(std::sync::Arc<Lanes<T>>);
+pub(super) struct Coming<T> {
+    lanes: std::sync::Arc<Lanes<T>>,
+    purpose: Purpose,
+}
 
 impl<T> Drop for Coming<T> {
     fn drop(&mut self) {
-        let mut state = self.0.state.lock();
+        let mut state = self.lanes.state.lock();
         state.coming -= 1;
-        let is_last = state.coming == 0;
+        let is_search = self.purpose == Purpose::Search;
+        state.searches_coming -= usize::from(is_search);
+        let is_last = state.coming == 0 || (is_search && state.searches_coming == 0);
         drop(state);
         if is_last {
-            self.0.changed.notify_all();
+            self.lanes.changed.notify_all();
         }
     }
 }
@@ -161,7 +186,7 @@ mod tests {
         let lanes = Arc::new(Lanes::default());
         lanes.push(Purpose::Bulk, 1).expect("it is open");
         assert_eq!(lanes.next_batch(8, LONG), [1], "nothing is coming");
-        let coming = lanes.announce();
+        let coming = lanes.announce(Purpose::Bulk);
         lanes.push(Purpose::Bulk, 2).expect("it is open");
         let waiting = thread::spawn({
             let lanes = lanes.clone();
@@ -173,9 +198,22 @@ mod tests {
         lanes.push(Purpose::Search, 3).expect("it is open");
         drop(coming);
         assert_eq!(waiting.join().expect("no panic"), [2, 3]);
-        let _coming = lanes.announce();
+        let _coming = lanes.announce(Purpose::Bulk);
         lanes.push(Purpose::Bulk, 4).expect("it is open");
         assert_eq!(lanes.next_batch(8, Duration::ZERO), [4], "patience has an end");
+        lanes.push(Purpose::Search, 5).expect("it is open");
+        assert_eq!(lanes.next_batch(8, LONG), [5], "a search waits for no bulk");
+        let search = lanes.announce(Purpose::Search);
+        lanes.push(Purpose::Search, 6).expect("it is open");
+        let waiting = thread::spawn({
+            let lanes = lanes.clone();
+            move || lanes.next_batch(8, LONG)
+        });
+        while lanes.len() > 0 {
+            thread::yield_now();
+        }
+        drop(search);
+        assert_eq!(waiting.join().expect("no panic"), [6]);
     }
 
     #[test]

@@ -56,10 +56,9 @@ pub struct Embedding {
     decoders: OnceLock<std::result::Result<(), String>>,
     decoding: Arc<Lanes<Task>>,
     fetcher: Fetcher,
-    /// Most permits that there are.
     queue_max: u32,
-    /// Permits of everything, and of what is done in bulk.
-    places: Arc<Semaphore>,
+    /// Half of all places for searches, and the other half for what is done in bulk: neither waits for the other.
+    search_places: Arc<Semaphore>,
     bulk_places: Arc<Semaphore>,
     counts: Counts,
 }
@@ -137,7 +136,7 @@ impl Embedding {
     /// Takes the settings. Nothing is loaded or started before it is needed.
     pub fn new(config: &Config) -> Self {
         let (settings, limits) = (&config.embedding, &config.limits);
-        let places = settings.queue_max.max(2) as usize;
+        let half = settings.queue_max.max(2) / 2;
         Embedding {
             models: Arc::new(Models::new(config)),
             limits: PictureLimits {
@@ -152,9 +151,8 @@ impl Embedding {
             decoding: Arc::default(),
             fetcher: Fetcher::new(&config.fetch, limits.picture_bytes_max),
             queue_max: settings.queue_max,
-            places: Arc::new(Semaphore::new(places)),
-            // Half is kept for searches, so that streams do not have them refused.
-            bulk_places: Arc::new(Semaphore::new(places / 2)),
+            search_places: Arc::new(Semaphore::new(half as usize)),
+            bulk_places: Arc::new(Semaphore::new(half as usize)),
             counts: Counts::default(),
         }
     }
@@ -279,13 +277,18 @@ impl Embedding {
     /// Places that one picture takes: a large tensor takes several.
     fn cost(&self, model: &Model) -> u32 {
         let bytes = model.plan.preprocess.tensor_len() * size_of::<f32>();
-        let most = (self.queue_max / 2).max(1);
+        let most = self.half();
         u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(most).clamp(1, most)
+    }
+
+    /// Places of searches, and of what is done in bulk.
+    fn half(&self) -> u32 {
+        (self.queue_max / 2).max(1)
     }
 
     /// Refuses a search that could never find its places.
     fn check_search(&self, pictures: usize, cost: u32) -> Result<()> {
-        let most = self.queue_max / cost;
+        let most = self.half() / cost;
         if pictures > most as usize {
             return Err(Error::LimitExceeded {
                 what: "number of pictures of a search",
@@ -300,7 +303,7 @@ impl Embedding {
     /// The places of a search, all at once, or its refusal.
     fn places_of_search(&self, pictures: usize, cost: u32) -> Result<OwnedSemaphorePermit> {
         let wanted = u32::try_from(pictures).unwrap_or(u32::MAX).saturating_mul(cost);
-        let permits = self.places.clone().try_acquire_many_owned(wanted);
+        let permits = self.search_places.clone().try_acquire_many_owned(wanted);
         permits.map_err(|_| Error::Busy {
             what: "the queue of pictures",
             limit: u64::from(self.queue_max),
@@ -318,7 +321,7 @@ impl Embedding {
         let (decoded, when_decoded) = oneshot::channel();
         let (vector, when_embedded) = oneshot::channel();
         let (way, limits, purpose) = (way.clone(), self.limits, way.purpose);
-        let coming = way.model.queue.announce();
+        let coming = way.model.queue.announce(purpose);
         let task = move || {
             // Nobody waits any more.
             if decoded.is_closed() {

@@ -3,6 +3,7 @@
 import http.server
 import io
 import json
+import re
 import threading
 
 import grpc
@@ -11,6 +12,7 @@ import requests
 from PIL import Image
 
 from drawing import edits, encoded, jpeg, scene
+from server import eventually
 from voisin_v1 import VoisinV1, refused
 
 UNREADABLE = 6
@@ -313,6 +315,26 @@ def test_nothing_is_fetched_by_address_unless_hosts_are_named(start_server, call
     finally:
         inner.shutdown()
         inner.server_close()
+
+
+def test_a_caller_who_reads_no_replies_keeps_nobody_waiting(start_server):
+    """Its replies pile up until no more may be sent; what it asked for must not keep its places meanwhile."""
+    server = start_server(settings={"embedding.queue_max": 2})
+    silent, calls = VoisinV1(server.channel()), VoisinV1(server.channel())
+    file = jpeg(scene(1, 60, 40))
+    request = silent.message("EmbedImagesRequest", images=[file] * 100)
+    replies = silent.EmbedImages([request] * 40, read=lambda replies: replies, timeout=600)
+    counted = []
+
+    def stands_still():
+        text = requests.get(f"http://{server.host}:{server.http_port}/metrics", timeout=60).text
+        counted.append(int(re.search(r'voisin_pictures_total{outcome="embedded"} (\d+)', text)[1]))
+        return len(counted) > 100 and 0 < counted[-1] == counted[-100]
+
+    eventually(stands_still, 120, "the caller is not made to wait")
+    [reply] = calls.EmbedImages([calls.message("EmbedImagesRequest", images=[file] * 20)])
+    assert not reply.failures and len(reply.vectors.vectors) == 20 * 524 * 4
+    replies.cancel()
 
 
 def test_searches_are_answered_while_many_pictures_are_embedded(start_server):

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::write;
 use crate::database::Database;
@@ -50,7 +51,7 @@ pub(super) async fn embed(
     request: wire::EmbedImagesRequest,
 ) -> wire::EmbedImagesReply {
     let request_id = request.request_id;
-    let outcome = embed_all(&database, request).await;
+    let outcome = unhindered(async move { embed_all(&database, request).await }).await;
     outcome.unwrap_or_else(|error| {
         tracing::debug!(call = "EmbedImages", request_id, detail = %error, "refused");
         wire::EmbedImagesReply {
@@ -59,6 +60,20 @@ pub(super) async fn embed(
             ..Default::default()
         }
     })
+}
+
+/// Goes on with work however slowly its caller reads replies, until the caller is gone. The replies of a stream are
+/// made as they are read: work that waits for its caller would keep places that others wait for.
+async fn unhindered<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    match task.join_next().await {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(error)) => Err(Error::internal(format!("embedding pictures: {error}"))),
+        None => Err(Error::internal("embedding pictures: the work is gone")),
+    }
 }
 
 /// The pictures of a request.
@@ -186,7 +201,11 @@ pub(super) async fn write(
     turn: Turn,
 ) -> wire::WriteAck {
     let request_id = request.request_id;
-    let embedded = embed_rows(&database, rows_max, request).await;
+    let embedding = {
+        let database = database.clone();
+        async move { embed_rows(&database, rows_max, request).await }
+    };
+    let embedded = unhindered(embedding).await;
     if let Some(before) = turn.before {
         // It ends by being dropped.
         let _ = before.await;
