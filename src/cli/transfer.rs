@@ -4,6 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
 
+use tokio::sync::oneshot;
+
 use super::signals::Signals;
 use crate::transfer::{
     self, ErrorKind, ExportArgs, ImportArgs, IndexArgs, SearchArgs, TransferError,
@@ -22,17 +24,26 @@ pub(super) fn index(args: &IndexArgs) -> ExitCode {
 }
 
 pub(super) fn search(args: &SearchArgs) -> ExitCode {
-    run(async |_| transfer::search(args).await)
+    run(async |interrupt| transfer::search(args, interrupt).await)
 }
 
 /// What ends with the name of a signal.
 type Interrupt = Pin<Box<dyn Future<Output = &'static str>>>;
 
-/// The name of the first signal. A second one ends the process at once, which loses nothing.
-async fn interrupt(mut signals: Signals) -> &'static str {
-    let signal = signals.next().await;
-    tokio::spawn(signals.exit_at_next());
-    signal
+/// The name of the first signal. A second one ends the process at once, which loses nothing, whether or not
+/// anybody has looked for the first.
+fn interrupt(mut signals: Signals) -> Interrupt {
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(async move {
+        let _ = tell.send(signals.next().await);
+        signals.exit_at_next().await;
+    });
+    Box::pin(async move {
+        match told.await {
+            Ok(signal) => signal,
+            Err(_) => std::future::pending().await,
+        }
+    })
 }
 
 /// Runs a transfer, which hears of signals, and tells its end.
@@ -49,7 +60,7 @@ where
     };
     let ended = runtime.block_on(async {
         match Signals::install() {
-            Ok(signals) => Some(transfer(Box::pin(interrupt(signals))).await),
+            Ok(signals) => Some(transfer(interrupt(signals)).await),
             Err(cause) => {
                 eprintln!("voisin: cannot listen for signals: {cause}");
                 None

@@ -64,6 +64,10 @@ impl TransferError {
         TransferError { words: words.to_string(), kind: ErrorKind::NotAsAsked }
     }
 
+    fn stopped(signal: &'static str) -> Self {
+        TransferError { words: format!("stopped by {signal}"), kind: ErrorKind::Stopped(signal) }
+    }
+
     /// What it is about.
     pub fn kind(&self) -> ErrorKind {
         self.kind

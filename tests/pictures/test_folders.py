@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 
 import pytest
@@ -84,6 +85,69 @@ def test_globs_choose_and_links_lead_nowhere_unasked(index, folder, tmp_path):
     assert counts(index(folder, "--exclude", "trips/**")) == (1, 1, 0, 0)
     written, _, _, failed = counts(index(folder, "--follow"))
     assert (written, failed) == (3, 1)
+
+
+def test_only_rows_whose_files_are_gone_are_deleted(index, folder):
+    """What a run does not look for is not gone: files that a glob leaves out, links that are not followed, a folder
+    that is not there for the moment."""
+    (folder.parent / "outside").mkdir()
+    (folder.parent / "outside" / "o.jpg").write_bytes(jpeg(scene(9)))
+    os.symlink(folder.parent / "outside", folder / "link")
+    assert counts(index(folder, "--follow"))[0] == 7
+    assert counts(index(folder, "--glob", "*.jpg", "--sync")) == (0, 1, 0, 0)
+    assert counts(index(folder, "--exclude", "trips/**", "--sync")) == (0, 2, 0, 0)
+    assert counts(index(folder, "--sync")) == (0, 6, 0, 0)
+    (folder / "trips" / "f.tiff").unlink()
+    (folder / "link").unlink()
+    assert counts(index(folder, "--sync")) == (0, 5, 2, 0)
+    folder.rename(folder.parent / "away")
+    folder.mkdir()
+    ran = index(folder, "--sync")
+    assert ran.returncode == 1 and "nothing is deleted" in ran.stderr and "5" in ran.stderr
+    folder.rmdir()
+    (folder.parent / "away").rename(folder)
+    assert counts(index(folder, "--sync")) == (0, 5, 0, 0)
+
+
+def test_a_folder_goes_by_its_name_where_it_has_one(server, name, index, folder, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "a.jpg").write_bytes(jpeg(scene(77)))
+    assert counts(index(folder, "--root-name", "card one")) == (6, 0, 0, 0)
+    assert counts(index(other, "--root-name", "card two", "--sync")) == (1, 0, 0, 0)
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert counts(index(moved, "--root-name", "card one", "--sync")) == (0, 6, 0, 0)
+    assert search(server, name, moved / "a.jpg", "-k", "1")["hits"][0]["path"] == "card one/a.jpg"
+
+
+def test_a_run_that_could_index_nothing_has_failed(index, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert counts(index(empty)) == (0, 0, 0, 0)
+    (empty / "a.jpg").write_bytes(b"no picture")
+    ran = index(empty)
+    assert ran.returncode == 1 and "a.jpg" in ran.stderr
+
+
+def test_signals_end_commands_whose_server_is_silent(start_server, folder):
+    server = start_server()
+    assert counts(run_voisin("index", folder, "--collection", "c", "--server", server.grpc))[0] == 6
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        for command, number, code in [(["search", folder / "a.jpg"], signal.SIGINT, 130), (["index", folder], signal.SIGTERM, 143)]:
+            command = [binary(), *map(str, command), "--collection", "c", "--server", server.grpc]
+            running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment({}))
+            eventually(lambda: f"{1 << signal.SIGINT - 1:x}"[-1] in caught(running.pid), 60, "no handler of signals")
+            running.send_signal(number)
+            assert running.wait(60) == code
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+def caught(pid):
+    """The last digit of the signals that a process handles: SIGINT is its second bit."""
+    with open(f"/proc/{pid}/status") as status:
+        return [line.split()[1] for line in status if line.startswith("SigCgt")][0][-1].replace("3", "2").replace("6", "2").replace("7", "2")
 
 
 def test_files_that_cannot_be_read_are_told_at_the_end(index, folder):

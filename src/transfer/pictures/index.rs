@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use crate::server::client::{
 };
 use crate::transfer::progress::Progress;
 use crate::transfer::sender::{Batch, Sender, Written};
-use crate::transfer::{ErrorKind, Result, TransferError, grouped};
+use crate::transfer::{Result, TransferError, grouped};
 
 /// Pictures, and bytes of them, that are sent together.
 const BATCH_PICTURES: usize = 32;
@@ -65,9 +66,13 @@ pub struct IndexArgs {
     /// Follow symbolic links.
     #[arg(long)]
     pub follow: bool,
-    /// Delete the rows of pictures of this folder that are gone.
+    /// Delete the rows of pictures of this folder whose files are gone.
     #[arg(long)]
     pub sync: bool,
+    /// What the folder is called in the rows: another name keeps apart what is at the same path on several
+    /// machines or media, the same name lets a folder move [default: its path].
+    #[arg(long, value_name = "NAME")]
+    pub root_name: Option<String>,
     /// Index all pictures anew, also those that have not changed.
     #[arg(long)]
     pub all: bool,
@@ -137,14 +142,32 @@ pub async fn index(
     if !root.is_dir() {
         return Err(of_folder(&"it is not a folder; voisin index takes one"));
     }
-    let name = root.to_str().ok_or_else(|| of_folder(&"its path is not text in UTF-8"))?.to_owned();
+    std::fs::read_dir(&root).map_err(|cause| TransferError::failed(of_folder(&cause)))?;
+    let name = match (&args.root_name, root.to_str()) {
+        (Some(name), _) => name.clone(),
+        (None, Some(path)) => path.to_owned(),
+        (None, None) => {
+            return Err(of_folder(&"its path is not text in UTF-8; give a --root-name"));
+        }
+    };
     let walk =
         Walk::new(&args.globs, &args.excluded, args.follow).map_err(TransferError::not_as_asked)?;
-    let mut client = Client::connect(&args.server).await?;
-    collection(args, &mut client).await?;
-    eprintln!("looking for pictures in {name}");
-    let walked = walk.run(&root);
-    let mut stored = stored(&mut client, &args.collection, &name).await?;
+    let mut interrupt = std::pin::pin!(interrupt);
+    let looking = async {
+        let mut client = Client::connect(&args.server).await?;
+        collection(args, &mut client).await?;
+        eprintln!("looking for pictures in {}", root.display());
+        let below = root.clone();
+        let walk = tokio::task::spawn_blocking(move || walk.run(&below));
+        let walked = walk.await.map_err(TransferError::failed)?;
+        let stored = stored(&mut client, &args.collection, &name).await?;
+        Ok::<_, TransferError>((client, walked, stored))
+    };
+    let (mut client, walked, mut stored) = tokio::select! {
+        looked = looking => looked?,
+        signal = &mut interrupt => return Err(TransferError::stopped(signal)),
+    };
+    let found_any = !walked.found.is_empty();
     let mut report = IndexReport {
         collection: args.collection.clone(),
         failures: walked.problems,
@@ -152,7 +175,7 @@ pub async fn index(
     };
     let mut wanted = Vec::new();
     for found in walked.found {
-        // What stays in `stored` is gone.
+        // What stays in `stored` may be gone.
         let known = stored.remove(&found.path);
         let is_same = known.is_some_and(|known| {
             known.bytes == Some(found.bytes as i64) && known.modified_ms == Some(found.modified_ms)
@@ -170,20 +193,50 @@ pub async fn index(
         report,
         dealt_with: 0,
     };
-    let ended = run.follow(&args.collection, wanted, interrupt).await;
+    let ended = run.follow(&args.collection, wanted, interrupt.as_mut()).await;
     run.progress.finish();
     run.report.seconds = run.progress.seconds();
     if let Err(error) = ended {
         return Err(error.and(run.report.text()).and("run it again to go on"));
     }
+    let mut report = run.report;
     // After what is new, so that nothing is missing that was renamed.
-    if args.sync && !stored.is_empty() {
-        let keys: Vec<u64> = stored.into_values().map(|known| known.key).collect();
-        for part in keys.chunks(DELETE_KEYS) {
-            run.report.removed += client.delete_keys(&args.collection, part.to_vec()).await?;
-        }
+    let gone = match args.sync {
+        true => gone(&root, stored),
+        false => Vec::new(),
+    };
+    if !gone.is_empty() && !found_any {
+        return Err(TransferError::failed(format!(
+            "{}: no picture was found, but the collection has {} of it; nothing is deleted, since a folder that is not mounted looks the same",
+            root.display(),
+            grouped(gone.len() as u64)
+        )));
     }
-    Ok(run.report)
+    for part in gone.chunks(DELETE_KEYS) {
+        report.removed += tokio::select! {
+            removed = client.delete_keys(&args.collection, part.to_vec()) => removed?,
+            signal = &mut interrupt => {
+                return Err(TransferError::stopped(signal).and(report.text()));
+            }
+        };
+    }
+    match report.written + report.unchanged == 0 && !report.failures.is_empty() {
+        true => Err(TransferError::failed(report.text())),
+        false => Ok(report),
+    }
+}
+
+/// The keys of rows whose files are gone. One that was not found for another reason, such as a glob or a folder
+/// that may not be read, is not gone.
+fn gone(root: &Path, stored: HashMap<String, Stored>) -> Vec<u64> {
+    let is_gone = |path: &str| match std::fs::symlink_metadata(root.join(path)) {
+        Ok(_) => false,
+        Err(error) => {
+            matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        }
+    };
+    let gone = stored.into_iter().filter(|(path, _)| is_gone(path));
+    gone.map(|(_, known)| known.key).collect()
 }
 
 /// Makes sure of a collection that takes pictures.
@@ -295,7 +348,7 @@ impl Run {
         &mut self,
         collection: &str,
         wanted: Vec<Found>,
-        interrupt: impl Future<Output = &'static str>,
+        mut interrupt: Pin<&mut impl Future<Output = &'static str>>,
     ) -> Result<()> {
         let target = PictureTarget {
             collection: collection.to_owned(),
@@ -308,7 +361,6 @@ impl Run {
         // Pictures of the batches under way, by the number of their first.
         let mut under_way: HashMap<u64, Vec<String>> = HashMap::new();
         let mut tick = tokio::time::interval(TICK);
-        let mut interrupt = std::pin::pin!(interrupt);
         let mut is_read = false;
         let mut stopped: Option<(&'static str, tokio::time::Instant)> = None;
         let mut sent = 0;
@@ -350,10 +402,7 @@ impl Run {
         }
         match stopped {
             None => Ok(()),
-            Some((signal, _)) => Err(TransferError {
-                words: format!("stopped by {signal}"),
-                kind: ErrorKind::Stopped(signal),
-            }),
+            Some((signal, _)) => Err(TransferError::stopped(signal)),
         }
     }
 
@@ -409,6 +458,9 @@ const FILE_BYTES_MAX: u64 = 60 << 20;
 
 pub(super) fn read(file: &Path) -> std::result::Result<Bytes, String> {
     let data = std::fs::metadata(file).map_err(|error| error.to_string())?;
+    if !data.is_file() {
+        return Err("it is not a file".to_owned());
+    }
     if data.len() > FILE_BYTES_MAX {
         return Err(format!("it has {} bytes, above the limit of {FILE_BYTES_MAX}", data.len()));
     }

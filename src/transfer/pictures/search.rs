@@ -54,8 +54,18 @@ struct Hit {
     thumbnail: Option<Vec<u8>>,
 }
 
-/// Searches; gives what is to be printed.
-pub async fn search(args: &SearchArgs) -> Result<String> {
+/// Searches, until there is an answer or `interrupt` gives a signal's name; gives what is to be printed.
+pub async fn search(
+    args: &SearchArgs,
+    interrupt: impl Future<Output = &'static str>,
+) -> Result<String> {
+    tokio::select! {
+        found = answer(args) => found,
+        signal = interrupt => Err(TransferError::stopped(signal)),
+    }
+}
+
+async fn answer(args: &SearchArgs) -> Result<String> {
     let shown = args.image.display();
     let image = index::read(&args.image)
         .map_err(|reason| TransferError::not_as_asked(format!("{shown}: {reason}")))?;
