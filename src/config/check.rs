@@ -95,6 +95,13 @@ impl Config {
                 return refuse(setting, path.display().to_string(), "a path in UTF-8");
             }
         }
+        if let Some(name) = no_host(&self.server.http_hosts, false) {
+            return refuse("server.http_hosts", format!("{name:?}"), "hosts with commas between");
+        }
+        if let Some(name) = no_host(&self.fetch.hosts, true) {
+            let allowed = "hosts with commas between, or *.example.org for all below one";
+            return refuse("fetch.hosts", format!("{name:?}"), allowed);
+        }
         if self.server.http.port() != 0 && self.server.http == self.server.grpc {
             return refuse(
                 "server.http",
@@ -150,6 +157,15 @@ fn toml_value(value: &Value) -> String {
     value.to_string().replace('\u{7f}', "\\u007f")
 }
 
+/// The first of these names that is none of a host, or of all hosts below one where that is allowed.
+fn no_host(hosts: &str, with_below: bool) -> Option<&str> {
+    let is_host = |name: &str| {
+        let above = name.strip_prefix("*.").filter(|above| with_below && !above.is_empty());
+        above.unwrap_or(name).chars().all(|c| c.is_alphanumeric() || "-_.:[]".contains(c))
+    };
+    hosts.split(',').map(str::trim).find(|name| !is_host(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,6 +217,23 @@ mod tests {
         any.server.grpc.set_port(0);
         any.server.http.set_port(0);
         assert_eq!(any.check(), Ok(()));
+    }
+
+    #[test]
+    fn hosts_are_names() {
+        let good = |hosts: &str| {
+            let mut config = Config::default();
+            config.fetch.hosts = hosts.into();
+            config.check() == Ok(())
+        };
+        assert!(
+            good("")
+                && good("a.example, *.b.example ,8.8.8.8,[2606:4700::1111],b\u{fc}cher.example")
+        );
+        for bad in ["*", "*.", "*example.org", "a.*.org", "https://a.example", "a@b", "a b"] {
+            assert!(!good(bad), "{bad}");
+        }
+        assert!(refused(|c| c.server.http_hosts = "*.a".into()).contains("server.http_hosts"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod api;
 mod body;
+mod callers;
 mod connections;
 mod console;
 mod health;
@@ -13,6 +14,7 @@ mod rest;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,6 +27,7 @@ use crate::config::{Config, LimitsConfig};
 use crate::database::Database;
 
 pub(super) use api::operations;
+use callers::Names;
 use console::Console;
 pub(super) use console::check_root;
 pub(super) use rest::REST_CALLS;
@@ -42,6 +45,8 @@ pub(super) struct Http {
     proxima: Arc<Proxima>,
     native: Arc<Native>,
     limits: LimitsConfig,
+    /// Names that the server is called by, with commas between.
+    hosts: Arc<str>,
     console: Console,
     phases: Phases,
     metrics: Arc<Metrics>,
@@ -58,7 +63,8 @@ impl Http {
     ) -> Self {
         let limits = config.limits.clone();
         let console = Console::new(&config.console);
-        Http { database, proxima, native, limits, console, phases, metrics, calls: Calls::new() }
+        let (hosts, calls) = (config.server.http_hosts.as_str().into(), Calls::new());
+        Http { database, proxima, native, limits, hosts, console, phases, metrics, calls }
     }
 
     /// The calls in progress, to wait for.
@@ -80,6 +86,9 @@ impl Http {
             self.limits.http_connections_max,
             self.metrics.http_connections.clone(),
         );
+        // A listener without an address serves nobody.
+        let names = listener.local_addr().map(|listens| Names::new(&self.hosts, listens.ip()));
+        let names = names.unwrap_or(Names::Known(Arc::default()));
         let routes = Router::new()
             .route("/healthz", get(health::healthz))
             .route("/readyz", get(health::readyz))
@@ -87,7 +96,8 @@ impl Http {
             .merge(console::routes(self.console.is_enabled()))
             .merge(api::routes(self.clone()))
             .fallback(rest::answer)
-            .with_state(self);
+            .with_state(self)
+            .layer(from_fn_with_state(names, callers::check));
         connections::serve(listener, routes, places, drained).await;
     }
 }

@@ -11,8 +11,10 @@ use crate::server::http::{Http, body};
 const REQUEST: &str = "request";
 const IMAGE: &str = "image";
 const URL: &str = "url";
-/// A header that no page of another site can make a browser send unasked.
-const OWN_HEADER: &str = "x-voisin";
+/// Most pictures of a form.
+const PICTURES_MAX: usize = 65_536;
+/// Parts after which other callers have their turn.
+const PARTS_AT_A_TIME: usize = 256;
 
 /// The line and the parts of a request with pictures.
 pub(super) struct Form {
@@ -46,6 +48,8 @@ impl FromRequest<Http> for Form {
         let bytes_max = http.limits.message_bytes_max;
         let body = Bytes::from(body::read(text, bytes_max, http.database.memory()).await?);
         let bytes = body.len();
+        // Parts are read from a copy.
+        http.database.memory().admit("the request's parts", bytes as u64)?;
         let Parts { request, images, urls } = parts_of(body, boundary).await?;
         Ok(Form { line, request, images, urls, bytes })
     }
@@ -73,7 +77,17 @@ async fn parts_of(body: Bytes, boundary: String) -> Outcome<Parts> {
     let whole = futures::stream::once(std::future::ready(Ok::<_, std::io::Error>(body)));
     let mut sent = multer::Multipart::new(whole, boundary);
     let mut parts = Parts::default();
+    let mut read = 0;
     while let Some(part) = sent.next_field().await.map_err(broken)? {
+        read += 1;
+        if read % PARTS_AT_A_TIME == 0 {
+            tokio::task::yield_now().await;
+        }
+        if parts.images.len() + parts.urls.len() >= PICTURES_MAX {
+            return Err(Refused::invalid(format!(
+                "the form has more than {PICTURES_MAX} pictures; send several forms"
+            )));
+        }
         let name = part.name().unwrap_or_default().to_owned();
         let bytes = part.bytes().await.map_err(broken)?;
         match &name[..] {
@@ -98,63 +112,18 @@ async fn parts_of(body: Bytes, boundary: String) -> Outcome<Parts> {
     Ok(parts)
 }
 
-/// The boundary between the parts. Refuses what a page of another site can make a browser send: forms like
-/// these are sent without asking first.
+/// The boundary between the parts.
 fn check_head(headers: &HeaderMap) -> Outcome<String> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let given = text(header::CONTENT_TYPE.as_str()).unwrap_or_default();
-    let boundary = multer::parse_boundary(given).map_err(|_| {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let given = given.unwrap_or_default();
+    multer::parse_boundary(given).map_err(|_| {
         Refused::of_type(format!("content-type is {given:?}; it must be multipart/form-data"))
-    })?;
-    let host = text(header::HOST.as_str()).unwrap_or_default();
-    let origin = text(header::ORIGIN.as_str());
-    let is_own = match (text("sec-fetch-site"), origin) {
-        _ if headers.contains_key(OWN_HEADER) => true,
-        (Some(site), _) => ["same-origin", "none"].contains(&site),
-        (None, Some(origin)) => origin.split_once("://").is_some_and(|(_, from)| from == host),
-        (None, None) => true,
-    };
-    match is_own {
-        true => Ok(boundary),
-        false => Err(Refused::new(
-            axum::http::StatusCode::FORBIDDEN,
-            tonic::Code::PermissionDenied,
-            format!(
-                "the request comes from a page of another site ({}); programs send the header X-Voisin: 1",
-                origin.unwrap_or("unknown")
-            ),
-        )),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::{HeaderName, HeaderValue};
-
     use super::*;
-
-    fn check(headers: &[(&'static str, &'static str)]) -> bool {
-        let mut map = HeaderMap::new();
-        map.insert("content-type", HeaderValue::from_static("multipart/form-data; boundary=x"));
-        map.insert("host", HeaderValue::from_static("127.0.0.1:16001"));
-        for (name, value) in headers {
-            map.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        check_head(&map).is_ok()
-    }
-
-    #[test]
-    fn pages_of_other_sites_cannot_send_forms() {
-        assert!(check(&[]));
-        assert!(check(&[("sec-fetch-site", "same-origin")]));
-        assert!(check(&[("origin", "http://127.0.0.1:16001")]));
-        assert!(check(&[("sec-fetch-site", "cross-site"), ("x-voisin", "1")]));
-        assert!(!check(&[("sec-fetch-site", "cross-site")]));
-        assert!(!check(&[("sec-fetch-site", "same-site")]));
-        assert!(!check(&[("origin", "http://elsewhere.example")]));
-        assert!(!check(&[("origin", "null")]));
-        assert!(!check(&[("content-type", "application/json")]));
-    }
 
     #[tokio::test]
     async fn parts_are_an_object_and_pictures() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tonic::Request;
 use utoipa::ToSchema;
 
@@ -15,7 +16,7 @@ use super::object::{each_once, maybe_named};
 use super::query::Query;
 use super::values::Value;
 use super::write::{Gathered, NewRow, Operation, Written, acknowledged};
-use super::{Answer, Line, Outcome, Refused, message};
+use super::{Answer, Line, Outcome, Refused, message, read_object};
 use crate::server::http::{Http, if_long};
 use crate::server::limits::check_rows;
 use crate::server::proto::voisin_v1::voisin_server::Voisin;
@@ -78,21 +79,22 @@ macro_rules! parts {
         #[derive(ToSchema)]
         #[expect(dead_code, reason = "the form that `Form` reads, for the document")]
         pub(super) struct $name {
-            /// How; may be left out where nothing in it must be set.
-            request: Option<$request>,
+            /// How.
+            request: $request,
             /// Files of pictures: JPEG, PNG, WebP, GIF (the first frame), BMP or TIFF. A part for each.
-            #[schema(value_type = Vec<String>, format = Binary)]
+            #[schema(value_type = Vec<String>, format = Binary, required = false)]
             image: Vec<Vec<u8>>,
             /// Instead of parts `image`: where the server is to fetch the pictures. A part for each. Refused
             /// unless the setting `fetch.hosts` names hosts; only those are asked.
+            #[schema(required = false)]
             url: Vec<String>,
         }
     };
 }
 
-parts!(EmbedParts, Embed);
-parts!(WriteParts, ImageRows);
-parts!(SearchParts, Query<'static>);
+parts!(EmbedParts, Option<Embed>);
+parts!(WriteParts, ImageRows<'static>);
+parts!(SearchParts, Option<Query<'static>>);
 
 /// How to make vectors of pictures.
 #[derive(Deserialize, ToSchema)]
@@ -170,11 +172,13 @@ pub(super) async fn embed(State(http): State<Http>, form: Form) -> Outcome<Answe
     "operation": "upsert",
     "rows": [{ "key": 1, "values": { "image_path": "a.jpg" } }],
 }))]
-pub(super) struct ImageRows {
+pub(super) struct ImageRows<'a> {
     /// What to do with the rows: insert, update or upsert.
     operation: Operation,
     /// The rows.
-    rows: Vec<ImageRow>,
+    #[serde(borrow)]
+    #[schema(value_type = Vec<ImageRow>)]
+    rows: Vec<&'a RawValue>,
     /// The index column, which names a model; may be left out where only one does.
     #[serde(default)]
     column: String,
@@ -222,25 +226,30 @@ struct Thumbnails {
     request_body(content = WriteParts, content_type = "multipart/form-data"),
     responses((status = 200, description = "What became of the rows.", body = Written))
 )]
-pub(super) async fn write(State(http): State<Http>, form: Form) -> Outcome<Answer<Written>> {
+pub(super) async fn write(State(http): State<Http>, mut form: Form) -> Outcome<Answer<Written>> {
     form.line.takes(&["keys"])?;
+    let (images, urls) = (std::mem::take(&mut form.images), std::mem::take(&mut form.urls));
     let keys = form.line.keys()?;
-    let asked: ImageRows = if_long(form.bytes, || form.read())?;
+    let asked: ImageRows<'_> = if_long(form.bytes, || form.read())?;
     let collection = http.database.collection(form.line.name())?;
     check_rows(asked.rows.len(), http.limits.write_rows_max)?;
     let (rows, bytes_max) = (asked.rows.len(), http.limits.message_bytes_max as u64);
-    let mut gathered = Gathered::new(collection.schema(), form.line.name(), rows, bytes_max);
-    for row in asked.rows {
-        gathered.take(NewRow::of_values(row.key, row.values), asked.operation)?;
-    }
-    let rows = gathered.request();
+    let rows = if_long(form.bytes, || {
+        let mut gathered = Gathered::new(collection.schema(), form.line.name(), rows, bytes_max);
+        for (position, raw) in asked.rows.iter().enumerate() {
+            let row: ImageRow = read_object(raw.get().as_bytes())
+                .map_err(|words| Refused::invalid(format!("row {position}: {words}")))?;
+            gathered.take(NewRow::of_values(row.key, row.values), asked.operation)?;
+        }
+        Ok::<_, Refused>(gathered.request())
+    })?;
     let request = wire::WriteImagesRequest {
         request_id: 0,
         collection: rows.collection,
         column: asked.column,
         keys: rows.keys,
         operation: asked.operation.wire().into(),
-        images: form.images,
+        images,
         forwards: rows.forwards,
         thumbnails: asked.thumbnails.map(|thumbnails| wire::Thumbnails {
             column: thumbnails.column,
@@ -248,7 +257,7 @@ pub(super) async fn write(State(http): State<Http>, form: Form) -> Outcome<Answe
         }),
         width_column: asked.width_column,
         height_column: asked.height_column,
-        urls: form.urls,
+        urls,
     };
     acknowledged(http.native.write_pictures(request).await, keys).map(Answer::short)
 }

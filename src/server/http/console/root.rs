@@ -32,6 +32,9 @@ pub(in crate::server) fn check_root(config: &ConsoleConfig) -> Result<()> {
 const FOLDER: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
 
+/// How often the kernel is asked to open a file that it cannot open just now.
+const OPEN_TRIES: usize = 64;
+
 /// The folder whose pictures are shown.
 #[derive(Debug, Clone)]
 pub(super) struct PictureRoot(PathBuf);
@@ -86,7 +89,11 @@ impl PictureRoot {
         // Without waiting: pipes would keep the opener until somebody writes.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let file = rustix::fs::openat2(&folder, path, flags, Mode::empty(), resolve);
+        let open = || rustix::fs::openat2(&folder, path, flags, Mode::empty(), resolve);
+        // While anything is renamed the kernel cannot tell where `..` leads, and asks to be called again.
+        let again = |opened: &std::result::Result<_, Errno>| matches!(opened, Err(Errno::AGAIN));
+        let mut tries = std::iter::repeat_with(open).take(OPEN_TRIES);
+        let file = tries.find(|opened| !again(opened)).unwrap_or(Err(Errno::AGAIN));
         let file = File::from(file.map_err(|cause| match cause {
             Errno::XDEV | Errno::LOOP => NotShown::Outside,
             Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => NotShown::Absent,
