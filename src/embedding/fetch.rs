@@ -55,6 +55,7 @@ impl Fetcher {
     pub(super) fn new(config: &FetchConfig, bytes_max: usize) -> Self {
         let hosts = config.hosts.split(',').map(|host| host.trim().to_ascii_lowercase());
         let rule = |host: String| match host.strip_prefix("*") {
+            // From the dot on, as `Config::check` has seen to.
             Some(rest) => HostRule { name: rest.to_owned(), with_subdomains: true },
             None => HostRule { name: host, with_subdomains: false },
         };

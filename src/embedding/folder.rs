@@ -1,6 +1,7 @@
 //! Folders of models, as exports of Hugging Face have them: `model.onnx`, `preprocessor_config.json` and
 //! our own, optional `voisin.toml`.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -148,9 +149,14 @@ fn read_text(path: &Path) -> Result<Option<Vec<u8>>, String> {
             let (path, bytes) = (path.display(), data.len());
             return Err(format!("{path} has {bytes} bytes, above the limit of {TEXT_BYTES_MAX}"));
         }
+        // Reading a pipe or a device might never end.
+        Ok(data) if !data.is_file() => return Err(format!("{} is not a file", path.display())),
         Ok(_) => {}
     }
-    std::fs::read(path).map(Some).map_err(words)
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(words)?;
+    file.take(TEXT_BYTES_MAX).read_to_end(&mut text).map_err(words)?;
+    Ok(Some(text))
 }
 
 /// Refuses names that are no plain names of folders.

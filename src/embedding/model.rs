@@ -17,6 +17,9 @@ use crate::schema::Metric;
 const OUTPUTS: [&str; 4] = ["image_embeds", "embedding", "pooler_output", "last_hidden_state"];
 /// Highest dimension of a model's vectors.
 const DIMENSION_MAX: usize = 65_536;
+/// Most pictures at a time of a graph that takes one number of them only, and most bytes of their tensor.
+const BATCH_MAX: usize = 1_024;
+const BATCH_BYTES_MAX: usize = 1 << 30;
 /// Length below which a vector has no direction.
 const LENGTH_MIN: f32 = 1e-12;
 
@@ -72,6 +75,13 @@ impl Plan {
         let preprocess = Preprocess::from_json(&folder.preprocessor, form, accuracy)
             .map_err(|error| error.to_string())?;
         let (height, width) = preprocess.shape();
+        let taken = batch.unwrap_or(1);
+        let bytes = taken.saturating_mul(preprocess.tensor_len() * size_of::<f32>());
+        if taken > BATCH_MAX || bytes > BATCH_BYTES_MAX {
+            return Err(format!(
+                "its input takes {taken} pictures at a time, {bytes} bytes; at most {BATCH_MAX} and {BATCH_BYTES_MAX} are taken: export it with a batch of any size"
+            ));
+        }
         let mut plan = Plan {
             info: ModelInfo {
                 dimension: 0,

@@ -1,6 +1,7 @@
 """Folders of models: what of them is taken, and that vectors are those of ONNX Runtime over Pillow's pixels."""
 
 import json
+import os
 
 import grpc
 import numpy as np
@@ -200,6 +201,9 @@ def test_what_is_no_model_is_said_and_harms_no_other(serve):
     models.save(folder / "other-size", good, models.vit_config(64))
     models.save(folder / "no-json", good, config)
     (folder / "no-json" / "preprocessor_config.json").write_text("{")
+    models.save(folder / "pipe", good, config)
+    (folder / "pipe" / "preprocessor_config.json").unlink()
+    os.mkfifo(folder / "pipe" / "preprocessor_config.json")
     models.save(folder / "bad-card", good, config, "pooling = 'none'\n")
     models.save(folder / "no-output", good, config, "output = 'x'\n")
     models.save(folder / "two-sizes", good, config, "metric = 'Hammering'\n")
@@ -209,7 +213,7 @@ def test_what_is_no_model_is_said_and_harms_no_other(serve):
     words = {
         "no-graph": "model.onnx", "no-config": "preprocessor_config.json", "no-onnx": "", "cut": "", "no-json": "JSON",
         "other-size": "64", "bad-card": "pooling", "no-output": '"x"', "two-sizes": "Hammering",
-        "whole-numbers": "floats",
+        "whole-numbers": "floats", "pipe": "not a file",
     }
     calls = serve()
     listed = {model.name: model for model in calls.ListModels().models}
