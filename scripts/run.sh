@@ -9,17 +9,25 @@ voisin="${CARGO_TARGET_DIR:-target}/release/voisin"
 settings=$("$voisin" serve --check-config "$@")
 setting() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" <<<"$settings"; }
 
+# Where the commands below find the server, unless it is where they look by themselves.
+grpc=$(setting grpc)
+case "$grpc" in
+127.0.0.1:16000 | 0.0.0.0:16000) at="" ;;
+0.0.0.0:*) at=" --server 127.0.0.1:${grpc##*:}" ;;
+*) at=" --server $grpc" ;;
+esac
+
 cat <<TEXT
 
 Voisin $("$voisin" --version | cut -d ' ' -f 2)
-    gRPC   $(setting grpc)
+    gRPC   $grpc
     HTTP   $(setting http)
     page   http://$(setting http)/
     data   $(realpath -m "$(setting data)")
 
 In another terminal, pictures in and similar pictures out:
-    $voisin index DIR --collection photos
-    $voisin search IMAGE --collection photos -k 5
+    $voisin index DIR --collection photos$at
+    $voisin search IMAGE --collection photos -k 5$at
 or vectors of your own:
     make venv                                              the stock Python client, in .venv
     .venv/bin/python client/examples/image_search.py       a walk through it
