@@ -122,6 +122,7 @@ impl PictureRoot {
 mod tests {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use tempfile::TempDir;
 
@@ -286,5 +287,25 @@ mod tests {
         }
         assert!(PictureRoot::new(&ConsoleConfig::default()).is_none());
         check_root(&ConsoleConfig::default()).expect("none is configured");
+    }
+
+    #[test]
+    fn pictures_behind_links_are_opened_while_folders_are_renamed() {
+        let (folder, root) = made();
+        let path = |name: &str| folder.path().join("root").join(name);
+        symlink("../a.jpg", path("inner/link.jpg")).expect("a link");
+        std::fs::create_dir(path("one")).expect("a folder");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::fs::rename(path("one"), path("other")).expect("renamed");
+                    std::fs::rename(path("other"), path("one")).expect("renamed back");
+                }
+            });
+            let refused = (0..5_000).filter_map(|_| root.open("inner/link.jpg").err()).next();
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(refused, None);
+        });
     }
 }

@@ -1,4 +1,5 @@
-// The calls of /api/v1. Keys are text here: they have 64 bits, and numbers of JavaScript have 53.
+// The calls of /api/v1. Keys are text here: they have 64 bits, and numbers of JavaScript have 53. Words of vectors
+// of 64 bits come as numbers, and are read as BigInt.
 
 const ROOT = "../api/v1";
 
@@ -11,7 +12,7 @@ export class Refusal extends Error {
   }
 }
 
-async function call(method, path, { body, type, signal, headers } = {}) {
+async function call(method, path, { body, type, signal, headers, read = JSON.parse } = {}) {
   const began = performance.now();
   let answer;
   let text;
@@ -32,12 +33,23 @@ async function call(method, path, { body, type, signal, headers } = {}) {
   const millis = performance.now() - began;
   let json = null;
   try {
-    json = text === "" ? null : JSON.parse(text);
+    json = text === "" ? null : read(text);
   } catch {
     throw new Refusal(answer.status, "UNREADABLE", `The answer is no JSON (HTTP ${answer.status}).`);
   }
   if (!answer.ok) throw refusal(answer.status, json);
   return { json, text, millis };
+}
+
+/** Reads JSON whose whole numbers may be too large for a number of JavaScript: those are BigInt then. */
+function readExact(text) {
+  // A look at every value is slow, so only where there may be one that needs it.
+  if (!/[[:,\s]-?[0-9]{16,}[\],}\s]/.test(text)) return JSON.parse(text);
+  return JSON.parse(text, (_, value, written) => {
+    const isLarge = typeof value === "number" && !Number.isSafeInteger(value);
+    // Older browsers do not tell what was written.
+    return isLarge && /^-?[0-9]+$/.test(written?.source ?? "") ? BigInt(written.source) : value;
+  });
 }
 
 /** The first lines of an answer that may be long: it is read no further, and the server stops. */
@@ -79,9 +91,9 @@ function refusal(status, json) {
 
 const at = (name) => `/collections/${encodeURIComponent(name)}`;
 
-function send(method, path, value, signal) {
+function send(method, path, value, signal, read) {
   const body = typeof value === "string" ? value : JSON.stringify(value);
-  return call(method, path, { body, type: "application/json", signal });
+  return call(method, path, { body, type: "application/json", signal, read });
 }
 
 export const api = {
@@ -92,11 +104,11 @@ export const api = {
   create: (name, declared) => send("PUT", at(name), declared),
   drop: (name) => call("DELETE", at(name)),
   /** `asked` may be text, which is sent as it stands. */
-  query: (name, asked, signal) => send("POST", `${at(name)}/query?keys=text`, asked, signal),
+  query: (name, asked, signal) => send("POST", `${at(name)}/query?keys=text`, asked, signal, readExact),
   /** The first rows in key order, of those behind the key `after`. Nothing stays open on the server, as a scroll would. */
   rows: (name, asked, most, signal) => firstLines(`${at(name)}/read?keys=text`, asked, most, signal),
   count: async (name, filter, signal) => (await send("POST", `${at(name)}/count`, { filter }, signal)).json.rows,
-  row: async (name, key) => (await call("GET", `${at(name)}/rows/${key}?keys=text&vectors=*`)).json,
+  row: async (name, key) => (await call("GET", `${at(name)}/rows/${key}?keys=text&vectors=*`, { read: readExact })).json,
   searchByImage: (name, picture, asked, signal) => {
     const form = new FormData();
     form.append("request", new Blob([JSON.stringify(asked)], { type: "application/json" }));

@@ -24,13 +24,18 @@ export function openDialog(title, build, attributes = {}) {
     h("button", { type: "button", class: "icon", "aria-label": "Close", onclick: close }, "×")));
   build(dialog, close);
   dialog.addEventListener("close", () => {
+    window.removeEventListener("hashchange", close);
     dialog.remove();
     if (before?.isConnected) before.focus();
   });
-  // A click beside it is a click on the dialog itself.
+  // A press beside it is one on the dialog itself, as is one on its scrollbar or its edge: where it is tells.
   dialog.addEventListener("pointerdown", (event) => {
-    if (event.target === dialog) close();
+    const { left, right, top, bottom } = dialog.getBoundingClientRect();
+    const isInside = event.clientX >= left && event.clientX <= right && event.clientY >= top && event.clientY <= bottom;
+    if (event.target === dialog && !isInside) close();
   });
+  // A step back leaves what the dialog is about.
+  window.addEventListener("hashchange", close);
   document.body.append(dialog);
   dialog.showModal();
   return dialog;

@@ -73,8 +73,10 @@ export function seconds(number) {
 export function distance(score) {
   if (typeof score !== "number") return String(score);
   const size = Math.abs(score);
-  if (size === 0) return "0";
-  if (size >= 1e6 || size < 1e-4) return score.toExponential(2);
+  if (size >= 1e15) return score.toExponential(2);
+  // Squared distances of whole numbers are long, and their last digits tell rows apart.
+  if (size >= 1000 || Number.isInteger(score)) return count(Math.round(score));
+  if (size < 1e-4) return score.toExponential(2);
   return size < 1 ? score.toFixed(4) : score.toPrecision(4);
 }
 

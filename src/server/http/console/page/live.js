@@ -13,12 +13,17 @@ export const state = {
   unserved: [],
   /** Statistics by name. */
   stats: new Map(),
+  /** The server's memory, as the last of these told it. */
+  memory: null,
   /** Why there is no answer. */
   failure: null,
 };
 
 const listeners = new Set();
-let wanted = () => [];
+let wanted = () => ({ always: [], others: [] });
+/** When each collection answered last: of those in sight that one round cannot ask, the longest waiting come next. */
+const answered = new Map();
+let answers = 0;
 let timer = 0;
 let round = null;
 
@@ -28,7 +33,7 @@ export function watch(listener) {
   return () => listeners.delete(listener);
 }
 
-/** Says whose statistics are wanted: a function that gives names. */
+/** Says whose statistics are wanted: a function that gives the names `always` asked, and `others` that take turns. */
 export function want(names) {
   wanted = names;
 }
@@ -44,15 +49,21 @@ export async function refresh() {
     state.collections = listed.collections;
     state.unserved = listed.unserved;
     const known = new Set(listed.collections.map((one) => one.name));
-    for (const name of state.stats.keys()) if (!known.has(name)) state.stats.delete(name);
-    const names = [...new Set(wanted())].filter((name) => known.has(name)).slice(0, STATS_MAX);
-    await Promise.all(names.map(async (name) => {
+    for (const kept of [state.stats, answered]) {
+      for (const name of kept.keys()) if (!known.has(name)) kept.delete(name);
+    }
+    if (state.stats.size === 0) state.memory = null;
+    await Promise.all(nextAsked(known).map(async (name) => {
       try {
-        state.stats.set(name, await api.stats(name, own.signal));
+        const stats = await api.stats(name, own.signal);
+        state.stats.set(name, stats);
+        state.memory = stats.server_memory;
       } catch (error) {
         // It may be dropped meanwhile, or be altered; the next round tells.
         if (error.status === 0 || error.name === "AbortError") throw error;
       }
+      answers += 1;
+      answered.set(name, answers);
     }));
     state.failure = null;
   } catch (error) {
@@ -62,6 +73,14 @@ export async function refresh() {
   if (round !== own) return;
   for (const listener of listeners) listener();
   if (!document.hidden) timer = setTimeout(refresh, isIndexing() ? PAUSE_INDEXING_MS : PAUSE_MS);
+}
+
+/** Whom this round asks. */
+function nextAsked(known) {
+  const { always, others } = wanted();
+  const turn = (name) => answered.get(name) ?? 0;
+  const inTurn = [...others].sort((one, other) => turn(one) - turn(other));
+  return [...new Set([...always, ...inTurn])].filter((name) => known.has(name)).slice(0, STATS_MAX);
 }
 
 function isIndexing() {

@@ -99,7 +99,7 @@ function side() {
     list.replaceChildren(...items);
     if (list.contains(focused)) focused.focus();
   }
-  const memory = [...state.stats.values()].at(-1)?.server_memory;
+  const { memory } = state;
   setText(document.getElementById("server"),
     memory ? `Memory ${bytes(memory.anonymous)} of ${bytes(memory.limit)}` : state.collections ? plural(names.length, "collection") : "");
 }
@@ -120,7 +120,7 @@ function inSight() {
   const names = seen.map((node) => node.dataset.name);
   // On the first round nothing is listed yet.
   const first = names.length === 0 ? (state.collections ?? []).map((one) => one.name) : [];
-  return [...(here ? [here] : []), ...names, ...first];
+  return { always: here ? [here] : [], others: [...names, ...first] };
 }
 
 function told() {

@@ -31,8 +31,11 @@ export function go(collection, view, asked) {
   location.hash = address(collection, view, asked);
 }
 
-/** Notes what is asked here, without a step back for every move of a slider and without showing the place anew. */
-export function note(asked) {
+/**
+ * Notes what is asked here, without a step back for every move of a slider and without showing the place anew.
+ * `beside` is kept with the address over reloads and steps back, but is no part of it.
+ */
+export function note(asked, beside = null) {
   const { collection, view } = place();
-  history.replaceState(null, "", address(collection, view, asked));
+  history.replaceState(beside, "", address(collection, view, asked));
 }

@@ -3,6 +3,7 @@
 import { api } from "./api.js";
 import { fill, h, micros, problem, shown } from "./dom.js";
 import { columnsShown } from "./row.js";
+import { usualColumn } from "./search.js";
 
 /** Characters of an answer that are shown. */
 const SHOWN_MAX = 300_000;
@@ -40,7 +41,9 @@ export function query(body, { name, collection }) {
     kept.set(name, text.value);
     const api = new URL(`../api/v1/collections/${encodeURIComponent(name)}/query?keys=text`, location.href);
     const compact = text.value.replace(/\s*\n\s*/g, " ").trim();
-    curl.textContent = `curl '${api}' -H 'content-type: application/json' -d '${compact.replaceAll("'", "'\\''")}'`;
+    // In an address a ' may stand as it is; in the quotes of a shell it ends them.
+    const address = String(api).replaceAll("'", "%27");
+    curl.textContent = `curl '${address}' -H 'content-type: application/json' -d '${compact.replaceAll("'", "'\\''")}'`;
   }
 
   async function ask(event) {
@@ -72,7 +75,7 @@ export function query(body, { name, collection }) {
   }
 
   async function suggest() {
-    const column = collection.vectors[0];
+    const column = usualColumn(collection);
     let asked = { vector: new Array(column.dimension).fill(0) };
     try {
       const [row] = await api.rows(name, { forwards: [] }, 1);
@@ -81,7 +84,9 @@ export function query(body, { name, collection }) {
       // The reader writes the whole of it.
     }
     if (kept.has(name)) return;
-    const lines = Object.entries({ ...asked, topk: 10, filter: "", params: {}, forwards: columnsShown(collection) });
+    // One among several has to be named.
+    const named = collection.vectors.length > 1 ? { column: column.name } : {};
+    const lines = Object.entries({ ...named, ...asked, topk: 10, filter: "", params: {}, forwards: columnsShown(collection) });
     text.value = `{\n${lines.map(([key, value]) => `  "${key}": ${JSON.stringify(value)}`).join(",\n")}\n}`;
     changed();
   }
@@ -99,8 +104,8 @@ export function query(body, { name, collection }) {
 function pretty(value, indent = "") {
   const deeper = `${indent}  `;
   if (Array.isArray(value)) {
-    const isPlain = value.every((one) => typeof one === "number");
-    if (value.length === 0 || isPlain) return JSON.stringify(value);
+    const isPlain = value.every((one) => typeof one === "number" || typeof one === "bigint");
+    if (isPlain) return `[${value.join(",")}]`;
     return `[\n${value.map((one) => deeper + pretty(one, deeper)).join(",\n")}\n${indent}]`;
   }
   if (value !== null && typeof value === "object") {
@@ -112,5 +117,5 @@ function pretty(value, indent = "") {
     const lines = entries.map(([key, one]) => `${deeper}${JSON.stringify(key)}: ${pretty(one, deeper)}`);
     return `{\n${lines.join(",\n")}\n${indent}}`;
   }
-  return JSON.stringify(value);
+  return typeof value === "bigint" ? String(value) : JSON.stringify(value);
 }

@@ -82,6 +82,11 @@ export async function openRow(name, key, context) {
 function vectorText(numbers) {
   if (numbers === null) return h("span", { class: "muted" }, "none");
   if (Array.isArray(numbers[0])) return `${numbers.length} vectors of ${numbers[0].length}`;
-  const begin = numbers.slice(0, NUMBERS_SHOWN).map((number) => typeof number === "number" ? +number.toPrecision(4) : number);
+  const begin = numbers.slice(0, NUMBERS_SHOWN).map(vectorNumber);
   return `${numbers.length} numbers: ${begin.join(", ")}${numbers.length > NUMBERS_SHOWN ? ", …" : ""}`;
+}
+
+/** Fractions are rounded; whole numbers are what was written, and each digit of them counts. */
+function vectorNumber(number) {
+  return typeof number === "number" && !Number.isSafeInteger(number) ? +number.toPrecision(4) : number;
 }

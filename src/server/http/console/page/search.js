@@ -19,6 +19,8 @@ const kept = new Map();
 export function search(body, context) {
   const { name, collection, server } = context;
   const models = collection.vectors.filter((column) => column.params.model);
+  const isOneOfMany = collection.vectors.length > 1;
+  /** `column` is named wherever there are several. */
   let { like, k, ef, filter, column } = read(context.asked);
   let picked = kept.get(name) ?? null;
   let running = null;
@@ -44,7 +46,6 @@ export function search(body, context) {
   const filterBox = h("input", { type: "text", id: "filter", spellcheck: "false", autocomplete: "off", ".value": filter, placeholder: example(collection), "aria-describedby": "filter-problem", onchange: changed });
   const filterProblem = h("div", { id: "filter-problem", class: "filter-problem", role: "alert" });
   const columnSelect = h("select", { id: "column", onchange: changed }, collection.vectors.map((one) => h("option", { value: one.name }, one.name)));
-  if (column) columnSelect.value = column;
 
   // What was found.
   const latency = h("p", { class: "latency", role: "status" });
@@ -55,7 +56,7 @@ export function search(body, context) {
     h("div", { class: "search-panel" },
       cannot ?? drop,
       h("form", { class: "controls", onsubmit: (event) => { event.preventDefault(); changed(); } },
-        collection.vectors.length > 1 ? h("label", { class: "control", for: "column" }, h("span", {}, "Column"), columnSelect) : null,
+        isOneOfMany ? h("label", { class: "control", for: "column" }, h("span", {}, "Column"), columnSelect) : null,
         h("label", { class: "control", for: "k" }, h("span", {}, "Neighbours (k) ", kValue), kSlider),
         h("label", { class: "control", for: "ef" }, h("span", {}, "Candidates (ef) ", efValue), efSlider),
         h("label", { class: "control wide", for: "filter" }, h("span", {}, "Filter"), filterBox),
@@ -72,12 +73,25 @@ export function search(body, context) {
       k: number("k", K.usual, K.least, K.most),
       ef: number("ef", 0, EF.least, EF.most),
       filter: asked.get("filter") ?? "",
-      column: asked.get("column"),
+      column: isOneOfMany ? (asked.get("column") ?? usualColumn(collection).name) : null,
     };
   }
 
   function asked() {
-    return { like, k: k === K.usual ? "" : k, ef: ef || "", filter, column: column ?? "" };
+    const isUsual = !isOneOfMany || column === usualColumn(collection).name;
+    return { like, k: k === K.usual ? "" : k, ef: ef || "", filter, column: isUsual ? "" : column };
+  }
+
+  /** Has the select offer the columns that can be searched now, and show the one that is: pictures need a model. */
+  function offer() {
+    if (!isOneOfMany) return;
+    const offered = like === null && picked !== null ? models : collection.vectors;
+    if (!offered.some((one) => one.name === column)) {
+      column = usualColumn(collection).name;
+      note(asked());
+    }
+    for (const option of columnSelect.options) option.hidden = option.disabled = !offered.some((one) => one.name === option.value);
+    columnSelect.value = column;
   }
 
   function labels() {
@@ -89,7 +103,7 @@ export function search(body, context) {
     k = Number(kSlider.value);
     ef = Number(efSlider.value);
     filter = filterBox.value.trim();
-    column = collection.vectors.length > 1 ? columnSelect.value : null;
+    column = isOneOfMany ? columnSelect.value : null;
     labels();
     note(asked());
     clearTimeout(rest);
@@ -167,6 +181,7 @@ export function search(body, context) {
     clearTimeout(rest);
     running?.abort();
     running = null;
+    offer();
     preview();
     if (like === null && picked === null) {
       body.removeAttribute("aria-busy");
@@ -177,13 +192,14 @@ export function search(body, context) {
     running = own;
     body.setAttribute("aria-busy", "true");
     const params = ef === 0 ? {} : { ef_search: Math.max(ef, 1) };
+    const searched = collection.vectors.find((one) => one.name === column) ?? collection.vectors[0];
     const wanted = { topk: k, filter, params, forwards: columnsShown(collection), ...(column ? { column } : {}) };
     try {
       const { json, millis } = like !== null
         ? await api.query(name, { ...wanted, positives: [like] }, own.signal)
         : await api.searchByImage(name, picked.file, wanted, own.signal);
       if (own.signal.aborted) return;
-      show(json, millis);
+      show(json, millis, searched);
     } catch (error) {
       if (own.signal.aborted) return;
       failed(error);
@@ -198,7 +214,7 @@ export function search(body, context) {
     fill(words);
   }
 
-  function show(answer, millis) {
+  function show(answer, millis, searched) {
     settled();
     const hits = answer.results[0] ?? [];
     // Pictures are decoded and embedded before the search, which `elapsed_us` is of.
@@ -210,7 +226,7 @@ export function search(body, context) {
       h("strong", {}, plural(hits.length, "row")), ` of ${count(answer.rows)} · server `, h("strong", {}, micros(inServer)),
       parts, " · round trip ", h("strong", {}, micros(millis * 1000)),
       " · ", h("span", { title: answer.exact ? "Nothing nearer can have been missed." : "An index was walked; a larger ef finds more." }, answer.exact ? "exact" : "approximate"),
-      h("span", { class: "muted" }, ` · ${metricWords(collection, column)}`));
+      h("span", { class: "muted" }, ` · ${searched.metric}, smaller is nearer`));
     list(hits);
     if (hits.length === 0) {
       fill(words, empty("Nothing was found.", h("p", {}, filter ? "No row passes the filter." : "The collection has no other rows.")));
@@ -247,8 +263,9 @@ export function search(body, context) {
     try {
       const rows = await api.rows(name, { filter, forwards: columnsShown(collection) }, BEGIN_ROWS, own.signal);
       if (own.signal.aborted) return;
+      const embedding = models.find((one) => one.name === column) ?? models[0];
       fill(latency, models.length > 0
-        ? ["Choose, drop or paste a picture: the model ", h("strong", {}, models[0].params.model), " embeds it, and its nearest neighbours come here. Or begin with a row:"]
+        ? ["Choose, drop or paste a picture: the model ", h("strong", {}, embedding.params.model), " embeds it, and its nearest neighbours come here. Or begin with a row:"]
         : "Click a row to find those like it:");
       list(rows);
       if (rows.length === 0) fill(words, empty("No row passes the filter."));
@@ -305,7 +322,6 @@ export function search(body, context) {
       kSlider.value = k;
       efSlider.value = ef;
       filterBox.value = filter;
-      if (column) columnSelect.value = column;
       labels();
       run();
     },
@@ -322,9 +338,9 @@ export function search(body, context) {
   };
 }
 
-function metricWords(collection, column) {
-  const searched = collection.vectors.find((one) => one.name === column) ?? collection.vectors[0];
-  return `${searched.metric}, smaller is nearer`;
+/** The index column that is searched where none is named: one that can be searched by pictures if there is one. */
+export function usualColumn(collection) {
+  return collection.vectors.find((column) => column.params.model) ?? collection.vectors[0];
 }
 
 /** A filter that could be written for these columns. */
