@@ -12,11 +12,13 @@ mod limits;
 mod media;
 mod orientation;
 mod others;
+mod png_chunks;
 mod samples;
 #[cfg(test)]
 pub(in crate::embedding) mod tests;
 mod thumbnail;
 mod tiff;
+mod vp8l;
 mod webp_header;
 
 use std::panic::catch_unwind;

@@ -3,9 +3,11 @@
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 use image::ImageFormat;
+use std::borrow::Cow;
 use std::io::Write;
 
-use super::super::{PictureError, PictureLimits};
+use super::super::png_chunks::strip;
+use super::super::{Format, PictureError, PictureLimits};
 use super::{encoded, jpeg, listed, scene, whole};
 use crate::embedding::picture::decode;
 use crate::embedding::picture::tests::{ROOMY, fixture};
@@ -154,22 +156,57 @@ fn tiles_that_claim_more_than_the_picture_are_refused() {
 fn chunks_that_unpack_to_much_are_not_unpacked() {
     let packed = zeros(200 << 20);
     let profile = png_chunk(b"iCCP", &[b"x\0\0", &packed[..]].concat());
-    let text = png_chunk(b"zTXt", &[b"x\0\0", &packed[..]].concat());
-    let row: Vec<u8> = vec![0; 5 * 4];
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(&row).expect("memory takes all");
-    let pixels = encoder.finish().expect("memory takes all");
-    for (name, chunk) in [("profile", profile), ("text", text)] {
+    let packed_text = png_chunk(b"zTXt", &[b"x\0\0", &packed[..]].concat());
+    let text = png_chunk(b"iTXt", &[b"x\0\x01\0\0\0", &packed[..]].concat());
+    let long = png_chunk(b"tEXt", &[b"x\0", &vec![b'x'; 500_000][..]].concat());
+    let pixels = zeros(5 * 4);
+    let plain = png(4, 4, &[], &pixels);
+    let picture = whole(&plain).expect("a picture");
+    for (name, chunk) in
+        [("profile", profile.clone()), ("packed", packed_text), ("text", text), ("long", long)]
+    {
         let bytes = png(4, 4, &chunk, &pixels);
-        // Either way is right as long as it ends soon and fits.
-        match whole(&bytes) {
-            Ok(picture) => assert_eq!((picture.width(), picture.height()), (4, 4), "{name}"),
-            Err(refused) => assert!(!refused.to_string().is_empty(), "{name}"),
-        }
+        // The decoder is not even shown it, and unpacks nothing.
+        let stripped = strip(&bytes).expect("chunks");
+        assert_eq!(stripped.bytes, plain, "{name}");
+        // So there need be no room but for the pixels and for the file without it.
+        let limits = PictureLimits { decode_bytes_max: plain.len() as u64 + 64, ..ROOMY };
+        assert_eq!(decode(&bytes, &limits, None).as_ref(), Ok(&picture), "{name}");
     }
+
+    // A file without such chunks is not copied, and other chunks stay.
+    assert!(matches!(strip(&plain).expect("chunks").bytes, Cow::Borrowed(_)));
+    let gamma = png_chunk(b"gAMA", &[0, 0, 0, 1]);
+    let bytes = png(4, 4, &[&gamma[..], &profile, &gamma].concat(), &pixels);
+    let stripped = strip(&bytes).expect("chunks");
+    assert_eq!(stripped.bytes, png(4, 4, &[&gamma[..], &gamma].concat(), &pixels));
+    // One that says that it is longer than the file.
+    let cut = [&plain[..33], &patched(&profile, 0, &[0x7f, 0xff, 0xff, 0xff])].concat();
+    assert_eq!(whole(&cut), Err(PictureError::CutShort { format: Format::Png }));
+
     // More pixels than there is room for are not looked at.
     let picture = whole(&png(4, 4, &[], &zeros(50 << 20))).expect("the first rows are the picture");
     assert_eq!(picture.rgb(), [0; 3 * 16]);
+}
+
+#[test]
+fn a_png_is_turned_as_its_exif_says_whatever_is_around_it() {
+    // One field: an orientation of 6.
+    let exif =
+        [&b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"[..], &[0; 4]].concat();
+    let (exif, profile) = (png_chunk(b"eXIf", &exif), png_chunk(b"iCCP", b"x\0\0"));
+    let pixels = zeros(5 * 2);
+    let sides = |chunks: &[&[u8]]| {
+        let picture = whole(&png(4, 2, &chunks.concat(), &pixels)).expect("a picture");
+        (picture.width(), picture.height())
+    };
+    assert_eq!(sides(&[]), (4, 2));
+    assert_eq!(sides(&[&exif]), (2, 4));
+    assert_eq!(sides(&[&profile, &exif, &profile]), (2, 4));
+    // The first one that is whole counts.
+    let broken = patched(&exif, exif.len() - 1, &[!exif[exif.len() - 1]]);
+    assert_eq!(sides(&[&broken]), (4, 2));
+    assert_eq!(sides(&[&broken, &exif]), (2, 4));
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod bombs;
 mod hostile;
 mod kinds;
 mod limits;
+mod vp8l;
 
 use std::path::PathBuf;
 
