@@ -142,6 +142,9 @@ impl Recipe {
         }
         file.refuse_what_is_not_done()?;
         let known = defaults(&name);
+        if known.is_none() && file.get(file.type_field()).is_some() {
+            file.refuse_an_unknown_type()?;
+        }
 
         let crop = file.crop(known.as_ref())?;
         let size = file.size(known.as_ref(), crop.is_some(), input)?;
@@ -194,12 +197,17 @@ impl File<'_> {
     }
 
     fn wrong(&self, field: &str, wanted: &'static str) -> PreprocessError {
-        let found = self.get(field).map_or("missing".to_owned(), |value| {
+        let found = self.shown(field);
+        PreprocessError::Field { field: format!("{}{field}", self.within), found, wanted }
+    }
+
+    /// What a field is, in words of bounded length.
+    fn shown(&self, field: &str) -> String {
+        self.get(field).map_or("missing".to_owned(), |value| {
             let text = value.to_string();
             let shown: String = text.chars().take(80).collect();
             if shown.len() < text.len() { shown + "..." } else { shown }
-        });
-        PreprocessError::Field { field: format!("{}{field}", self.within), found, wanted }
+        })
     }
 
     fn flag(&self, field: &str) -> Result<Option<bool>, PreprocessError> {
@@ -229,10 +237,7 @@ impl File<'_> {
 
     /// The processor's name without what it ends with; empty where none is given.
     fn processor(&self) -> Result<String, PreprocessError> {
-        let field = match self.get("image_processor_type") {
-            Some(_) => "image_processor_type",
-            None => "feature_extractor_type",
-        };
+        let field = self.type_field();
         let Some(value) = self.get(field) else { return Ok(String::new()) };
         let name = value.as_str().ok_or_else(|| self.wrong(field, "a name"))?;
         let name = name.strip_suffix("Fast").unwrap_or(name);
@@ -241,16 +246,54 @@ impl File<'_> {
         Ok(if name == "ConvNeXT" { "ConvNext".to_owned() } else { name.to_owned() })
     }
 
+    /// Where the processor's name is.
+    fn type_field(&self) -> &'static str {
+        match self.get("image_processor_type") {
+            Some(_) => "image_processor_type",
+            None => "feature_extractor_type",
+        }
+    }
+
     fn refuse_what_is_not_done(&self) -> Result<(), PreprocessError> {
         for (field, what) in [
             ("do_pad", "padding to the largest of a batch is not done"),
             ("rescale_offset", "rescaling around 0 is not done"),
+            ("keep_aspect_ratio", "resizing to about a size in proportion is not done"),
+            ("do_thumbnail", "making a thumbnail before resizing is not done"),
+            ("do_align_long_axis", "turning the long side to that of the size is not done"),
         ] {
             if self.flag(field)? == Some(true) {
                 return Err(PreprocessError::NotDone(format!("{field} is true, and {what}")));
             }
         }
+        for (field, what) in [
+            ("mean", "it is image_mean that is read"),
+            ("std", "it is image_std that is read"),
+            ("interpolation", "it is resample that is read"),
+            ("resize_mode", "it is size and crop_size that are read"),
+            ("pretrained_cfg", "settings of timm are not read"),
+            ("size_divisor", "rounding sides to multiples is not done"),
+        ] {
+            if self.get(field).is_some() {
+                return Err(PreprocessError::NotDone(format!("{field} is given, and {what}")));
+            }
+        }
         Ok(())
+    }
+
+    /// Refuses a type whose own way is not known, unless the file says what its numbers are: those of another way
+    /// make vectors that are wrong without a word.
+    fn refuse_an_unknown_type(&self) -> Result<(), PreprocessError> {
+        let says_all = self.get("image_mean").is_some() && self.get("image_std").is_some();
+        if says_all || self.flag("do_normalize")? == Some(false) {
+            return Ok(());
+        }
+        let field = self.type_field();
+        let found = self.shown(field);
+        Err(PreprocessError::NotDone(format!(
+            "{field} is {found}, of which is not known how it normalises: the file must have image_mean and \
+             image_std, or do_normalize = false"
+        )))
     }
 
     /// The size to resize to, or what a short side is.

@@ -54,6 +54,11 @@ pub(crate) enum PreprocessError {
          input is {input_height} x {input_width}"
     )]
     OtherInput { height: u32, width: u32, input_height: u32, input_width: u32 },
+    /// Sides that are fixed by the model.
+    #[error(
+        "the model's input is {height} x {width} (height x width), where sides of 1 to {SIDE_MAX} are taken"
+    )]
+    InputSides { height: String, width: String },
     #[error("the tensor has room for {found} numbers, where {wanted} are made")]
     Room { found: usize, wanted: usize },
     #[error("the picture cannot be resized: {0}")]
@@ -75,7 +80,7 @@ pub(crate) struct Preprocess {
 impl Preprocess {
     /// Reads a `preprocessor_config.json`. What it leaves out is as `transformers` has it for its
     /// `image_processor_type` or, in older files, `feature_extractor_type`; a type that is not known, or none, is taken by
-    /// what the file says, and then the size may be the model's.
+    /// what the file says, and then the size may be the model's. One that is not known must say how it normalises.
     ///
     /// Fails when the file asks for what cannot be done, or makes pictures of another size than the model's.
     pub(crate) fn from_json(
@@ -85,6 +90,13 @@ impl Preprocess {
     ) -> Result<Preprocess, PreprocessError> {
         if text.len() > CONFIG_BYTES_MAX {
             return Err(PreprocessError::TooLong { bytes: text.len() });
+        }
+        // They may be all there is to say how large a picture becomes.
+        let sides = [input.height, input.width];
+        if sides.iter().flatten().any(|side| !(1..=SIDE_MAX).contains(side)) {
+            let [height, width] =
+                sides.map(|side| side.map_or("any".to_owned(), |side| side.to_string()));
+            return Err(PreprocessError::InputSides { height, width });
         }
         let recipe = Recipe::from_json(text, input)?;
         let (height, width) = match (recipe.crop, recipe.resize) {

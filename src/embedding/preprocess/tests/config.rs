@@ -123,6 +123,86 @@ fn a_file_without_a_size_has_the_models() {
 }
 
 #[test]
+fn a_type_that_is_not_known_must_say_how_it_normalises() {
+    for field in ["image_processor_type", "feature_extractor_type"] {
+        let file = |rest: &str| format!(r#"{{"{field}": "NewImageProcessor", "size": 9{rest}}}"#);
+        let words = format!(
+            r#"preprocessor_config.json: {field} is "NewImageProcessor", of which is not known how it normalises: "#
+        );
+        for rest in
+            ["", r#", "image_mean": 0.5"#, r#", "image_std": 0.5"#, r#", "do_normalize": true"#]
+        {
+            let refused = refusal(&file(rest));
+            assert!(refused.starts_with(&words), "{refused}");
+            assert!(
+                refused.ends_with("image_mean and image_std, or do_normalize = false"),
+                "{refused}"
+            );
+        }
+        assert_eq!(recipe(&file(r#", "do_normalize": false"#)).std, [1.0; 3]);
+        let found = recipe(&file(r#", "image_mean": 0.25, "image_std": 0.5"#));
+        assert_eq!((found.mean, found.std), ([0.25; 3], [0.5; 3]));
+    }
+    assert!(
+        refusal(r#"{"size": 9, "image_processor_type": "ImageProcessor"}"#)
+            .contains("how it normalises")
+    );
+    // Without a type, a file is what it says.
+    assert_eq!(recipe(r#"{"size": 9}"#).std, [1.0; 3]);
+    let long = refusal(&format!(r#"{{"size": 9, "image_processor_type": "{}"}}"#, "x".repeat(500)));
+    assert!(long.len() < 300, "{long}");
+}
+
+#[test]
+fn what_changes_pixels_and_is_not_done_is_refused_by_its_name() {
+    for (field, value) in [
+        ("mean", "[0.5, 0.5, 0.5]"),
+        ("std", "0.5"),
+        ("interpolation", "\"bicubic\""),
+        ("resize_mode", "\"shortest\""),
+        ("pretrained_cfg", "{}"),
+        ("size_divisor", "32"),
+    ] {
+        for kind in ["", r#""image_processor_type": "ViTImageProcessor", "#] {
+            let refused = refusal(&format!(r#"{{{kind}"size": 9, "{field}": {value}}}"#));
+            let words = format!("preprocessor_config.json: {field} is given, and ");
+            assert!(refused.starts_with(&words), "{refused}");
+            recipe(&format!(r#"{{{kind}"size": 9, "{field}": null}}"#));
+        }
+    }
+    for field in ["keep_aspect_ratio", "do_thumbnail", "do_align_long_axis", "do_pad"] {
+        let file = |value: &str| format!(r#"{{"size": 9, "{field}": {value}}}"#);
+        let refused = refusal(&file("true"));
+        let words = format!("preprocessor_config.json: {field} is true, and ");
+        assert!(refused.starts_with(&words), "{refused}");
+        recipe(&file("false"));
+    }
+}
+
+#[test]
+fn a_model_of_huge_pictures_is_refused() {
+    let form = |height, width| InputForm { layout: Layout::Nchw, height, width };
+    let made = |text: &str, form| Preprocess::from_json(text.as_bytes(), form, Accuracy::Exact);
+    for (sides, words) in [
+        (form(Some(100_000), Some(100_000)), "100000 x 100000"),
+        (form(Some(4097), None), "4097 x any"),
+        (form(None, Some(u32::MAX)), "any x 4294967295"),
+        (form(Some(0), Some(8)), "0 x 8"),
+    ] {
+        for text in ["{}", r#"{"size": 8}"#] {
+            let refused = made(text, sides).expect_err("huge").to_string();
+            assert_eq!(
+                refused,
+                format!(
+                    "the model's input is {words} (height x width), where sides of 1 to 4096 are taken"
+                )
+            );
+        }
+    }
+    assert_eq!(made("{}", form(Some(4096), Some(1))).expect("a form").shape(), (4096, 1));
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_field_and_the_value() {
     for (text, words) in [
         ("[1]", "is not JSON"),
