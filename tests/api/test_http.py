@@ -202,7 +202,7 @@ def test_a_stopping_server_refuses_new_calls_with_503(start_server):
     api.ok("PUT", "/collections/c", {"vectors": VECTORS}, status=201)
     body = json.dumps({"operation": "insert", "rows": [{"key": 1, "vectors": {"v": [1, 2]}}]}).encode()
     with socket.create_connection((own.host, own.http_port), timeout=30) as late:
-        head = "POST /api/v1/collections/c/rows HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
+        head = "POST /api/v1/collections/c/rows HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
         late.sendall(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode())
         assert late.recv(100).startswith(b"HTTP/1.1 100")
         own.signal(signal.SIGTERM)

@@ -431,15 +431,15 @@ def test_a_body_above_the_limit_is_refused_with_the_limit_and_its_setting(start_
 def test_a_body_that_never_comes_harms_nobody(server, call, made):
     """Half a body, then silence: the connection is given up by the caller, and others are served."""
     with socket.create_connection((server.host, server.http_port), timeout=30) as half:
-        half.sendall(f"POST /v1/collection/{made}/index HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{{".encode())
+        half.sendall(f"POST /v1/collection/{made}/index HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{{".encode())
         assert status_in(call("GET", f"/v1/collection/{made}")) == ANSWERED
     assert status_in(call("GET", f"/v1/collection/{made}")) == ANSWERED
 
 
 @pytest.mark.parametrize("text", [
     b"\x16\x03\x01\x02\x00\x01\x00", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
-    b"POST /v1/collection/x/index HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
-    b"POST /v1/collection/x/index HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /v1/collection/x/index HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n",
+    b"POST /v1/collection/x/index HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     b"GET / HTTP/1.1\r\n" + b"x: " + b"y" * 200_000 + b"\r\n\r\n",
     b"GET / HTTP/1.1\r\n" + b"".join(b"x%d: y\r\n" % i for i in range(500)) + b"\r\n"])
 def test_what_is_no_request_is_refused_and_harmless(server, call, text):
@@ -486,7 +486,7 @@ def test_a_stopping_server_finishes_what_it_was_asked_over_http(start_server):
         "row_meta": {"index_column_metas": [{"column_name": "v", "data_type": FP32, "dimension": 2}]},
         "rows": [{"primary_key": 1, "index_column_values": {"values": [{"string_value": "[1,2]"}]}}]}).encode()
     with socket.create_connection((own.host, own.http_port), timeout=30) as late:
-        head = "POST /v1/collection/kept/index HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n"
+        head = "POST /v1/collection/kept/index HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\n"
         late.sendall(f"{head}content-length: {len(request)}\r\n\r\n".encode())
         assert late.recv(100).startswith(b"HTTP/1.1 100"), "the call has begun: it asks for the body"
         late.sendall(request[:10])
