@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpListener;
@@ -12,6 +13,7 @@ use super::ServeArgs;
 use super::signals::Signals;
 use crate::config::{self, Config, Durability};
 use crate::database::Database;
+use crate::embedding::Models;
 use crate::simd::SimdLevel;
 use crate::{native, server, telemetry};
 
@@ -69,7 +71,12 @@ async fn serve(config: &Config) -> Result<(), String> {
     let started = Instant::now();
     let opening = tokio::task::spawn_blocking({
         let config = config.clone();
-        move || Database::open(&config)
+        move || {
+            // First, so that what ONNX Runtime takes is not counted as that of collections.
+            let models = Arc::new(Models::new(&config));
+            models.prepare()?;
+            Database::open_with(&config, models)
+        }
     });
     let database = tokio::select! {
         opened = opening => opened
@@ -81,11 +88,6 @@ async fn serve(config: &Config) -> Result<(), String> {
             return Ok(());
         }
     };
-    let models = database.embedding().models().clone();
-    tokio::task::spawn_blocking(move || models.prepare())
-        .await
-        .map_err(|error| format!("loading ONNX Runtime failed: {error}"))?
-        .map_err(|error| error.to_string())?;
     for (collection, cause) in database.unserved() {
         warn!(collection, cause, "collection is not served");
     }

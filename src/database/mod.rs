@@ -26,7 +26,7 @@ use rayon::prelude::*;
 use crate::collection::{Collection, collection_folder};
 use crate::compute::{Compute, QueueReport};
 use crate::config::Config;
-use crate::embedding::Embedding;
+use crate::embedding::{Embedding, Models};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::memory::MemoryLimit;
@@ -85,10 +85,15 @@ impl std::fmt::Debug for Database {
 impl Database {
     /// Opens the data folder of the configuration, and makes it when it is not there.
     pub fn open(config: &Config) -> Result<Arc<Self>> {
+        Self::open_with(config, Arc::new(Models::new(config)))
+    }
+
+    /// Opens it with models that may be loaded already.
+    pub fn open_with(config: &Config, models: Arc<Models>) -> Result<Arc<Self>> {
         let data = &config.storage.data;
         RealDisk.create_dir(data)?;
         let lock = FolderLock::take(data)?;
-        Self::open_on(Arc::new(RealDisk), config, Some(lock))
+        Self::opened(Arc::new(RealDisk), config, Some(lock), models)
     }
 
     /// The bound on memory.
@@ -113,6 +118,15 @@ impl Database {
 
     /// Opens a data folder on any disk; whoever calls answers for its being the only one.
     pub fn open_on(disk: Disk, config: &Config, lock: Option<FolderLock>) -> Result<Arc<Self>> {
+        Self::opened(disk, config, lock, Arc::new(Models::new(config)))
+    }
+
+    fn opened(
+        disk: Disk,
+        config: &Config,
+        lock: Option<FolderLock>,
+        models: Arc<Models>,
+    ) -> Result<Arc<Self>> {
         let data = config.storage.data.clone();
         disk.create_dir(&data.join("collections"))?;
         check_version(&*disk, &data)?;
@@ -125,7 +139,7 @@ impl Database {
         let compute = Arc::new(Compute::new(&config.compute, config.limits.memory_bytes_max)?);
         let database = Arc::new(Database {
             base: Base::now(),
-            embedding: Embedding::new(config),
+            embedding: Embedding::new(models, config),
             compute,
             config: Arc::new(config.clone()),
             magic_number: new_magic_number(),

@@ -133,12 +133,12 @@ pub struct EmbeddingReport {
 }
 
 impl Embedding {
-    /// Takes the settings. Nothing is loaded or started before it is needed.
-    pub fn new(config: &Config) -> Self {
+    /// Takes the models and the settings. Nothing is started before it is needed.
+    pub fn new(models: Arc<Models>, config: &Config) -> Self {
         let (settings, limits) = (&config.embedding, &config.limits);
         let half = settings.queue_max.max(2) / 2;
         Embedding {
-            models: Arc::new(Models::new(config)),
+            models,
             limits: PictureLimits {
                 bytes_max: limits.picture_bytes_max,
                 pixels_max: limits.picture_pixels_max,
