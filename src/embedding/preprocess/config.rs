@@ -266,6 +266,10 @@ impl File<'_> {
                 return Err(PreprocessError::NotDone(format!("{field} is true, and {what}")));
             }
         }
+        if !matches!(self.get("ensure_multiple_of").and_then(Value::as_u64), None | Some(1)) {
+            let words = "ensure_multiple_of is not 1, and rounding sides is not done";
+            return Err(PreprocessError::NotDone(words.to_owned()));
+        }
         for (field, what) in [
             ("mean", "it is image_mean that is read"),
             ("std", "it is image_std that is read"),

@@ -177,6 +177,9 @@ fn what_changes_pixels_and_is_not_done_is_refused_by_its_name() {
         assert!(refused.starts_with(&words), "{refused}");
         recipe(&file("false"));
     }
+    let refused = refusal(r#"{"size": 9, "ensure_multiple_of": 32}"#);
+    assert!(refused.contains("ensure_multiple_of is not 1"), "{refused}");
+    recipe(r#"{"size": 9, "ensure_multiple_of": 1}"#);
 }
 
 #[test]
