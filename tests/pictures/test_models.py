@@ -210,10 +210,12 @@ def test_what_is_no_model_is_said_and_harms_no_other(serve):
     g = models.Graph(1)
     whole_numbers = g.model({"out": g("Flatten", "pixel_values")}, side, dtype=models.TensorProto.INT64)
     models.save(folder / "whole-numbers", whole_numbers, config)
+    g = models.Graph(2)
+    models.save(folder / "many-at-a-time", g.model({"out": g("Flatten", "pixel_values")}, side, batch=1_025), config)
     words = {
         "no-graph": "model.onnx", "no-config": "preprocessor_config.json", "no-onnx": "", "cut": "", "no-json": "JSON",
         "other-size": "64", "bad-card": "pooling", "no-output": '"x"', "two-sizes": "Hammering",
-        "whole-numbers": "floats", "pipe": "not a file",
+        "whole-numbers": "floats", "pipe": "not a file", "many-at-a-time": "1025 pictures at a time",
     }
     calls = serve()
     listed = {model.name: model for model in calls.ListModels().models}
