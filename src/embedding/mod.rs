@@ -56,8 +56,8 @@ pub struct Embedding {
     decoders: OnceLock<std::result::Result<(), String>>,
     decoding: Arc<Lanes<Task>>,
     fetcher: Fetcher,
-    queue_max: u32,
-    /// Half of all places for searches, and the other half for what is done in bulk: neither waits for the other.
+    /// Places of searches, and as many of what is done in bulk: neither waits for the other.
+    half: u32,
     search_places: Arc<Semaphore>,
     bulk_places: Arc<Semaphore>,
     counts: Counts,
@@ -150,7 +150,7 @@ impl Embedding {
             decoders: OnceLock::new(),
             decoding: Arc::default(),
             fetcher: Fetcher::new(&config.fetch, limits.picture_bytes_max),
-            queue_max: settings.queue_max,
+            half,
             search_places: Arc::new(Semaphore::new(half as usize)),
             bulk_places: Arc::new(Semaphore::new(half as usize)),
             counts: Counts::default(),
@@ -277,18 +277,13 @@ impl Embedding {
     /// Places that one picture takes: a large tensor takes several.
     fn cost(&self, model: &Model) -> u32 {
         let bytes = model.plan.preprocess.tensor_len() * size_of::<f32>();
-        let most = self.half();
+        let most = self.half;
         u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(most).clamp(1, most)
-    }
-
-    /// Places of searches, and of what is done in bulk.
-    fn half(&self) -> u32 {
-        (self.queue_max / 2).max(1)
     }
 
     /// Refuses a search that could never find its places.
     fn check_search(&self, pictures: usize, cost: u32) -> Result<()> {
-        let most = self.half() / cost;
+        let most = self.half / cost;
         if pictures > most as usize {
             return Err(Error::LimitExceeded {
                 what: "number of pictures of a search",
@@ -305,8 +300,8 @@ impl Embedding {
         let wanted = u32::try_from(pictures).unwrap_or(u32::MAX).saturating_mul(cost);
         let permits = self.search_places.clone().try_acquire_many_owned(wanted);
         permits.map_err(|_| Error::Busy {
-            what: "the queue of pictures",
-            limit: u64::from(self.queue_max),
+            what: "the half for searches of the queue of pictures",
+            limit: u64::from(self.half),
             setting: "embedding.queue_max",
         })
     }

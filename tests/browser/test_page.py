@@ -23,7 +23,7 @@ def nearest(known, key, count, among=lambda path: True):
 # ----- collections, live -----
 
 
-def test_without_collections_it_says_what_to_do_next(console, own_server):
+def test_without_collections_it_says_what_to_do_next(own_server, console):
     page = console(own_server)
     page.wait_for_text("There are no collections yet.")
     assert "voisin index DIR --collection photos" in page.main()
@@ -32,7 +32,7 @@ def test_without_collections_it_says_what_to_do_next(console, own_server):
     page.one("dialog[open]")
 
 
-def test_collections_are_listed_with_live_figures(console, own_server):
+def test_collections_are_listed_with_live_figures(own_server, console):
     photographs(own_server, "photos", 6)
     page = console(own_server)
     cells = lambda: page.texts("tbody tr[data-name=photos] td")
@@ -84,7 +84,7 @@ def test_a_hidden_page_asks_nothing(console, gallery):
     page.wait(lambda: waiting() == [2000], "and goes on asking")
 
 
-def test_a_server_that_is_gone_is_told_and_found_again(console, own_server):
+def test_a_server_that_is_gone_is_told_and_found_again(own_server, console):
     photographs(own_server, "photos", 6)
     page = console(own_server, "#/photos/browse")
     page.expected_errors += ["ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE"]
@@ -96,7 +96,7 @@ def test_a_server_that_is_gone_is_told_and_found_again(console, own_server):
     page.wait(lambda: not page.one("#offline").is_displayed(), "it is found again")
 
 
-def test_names_of_all_kinds_are_shown_as_they_are(console, own_server):
+def test_names_of_all_kinds_are_shown_as_they_are(own_server, console):
     names = ["<img src=x onerror=alert(1)>", "a b&c?d#e%f", "Straße 猫", "..."]
     for name in names:
         at = f"http://{own_server.http}/api/v1/collections/{urllib.parse.quote(name, safe='')}"
@@ -248,7 +248,7 @@ def test_a_json_query_is_run_as_it_is_written(console, gallery):
 # ----- creating and dropping -----
 
 
-def test_a_collection_is_created_and_dropped_with_its_name_typed(console, own_server):
+def test_a_collection_is_created_and_dropped_with_its_name_typed(own_server, console):
     page = console(own_server)
     page.expected_errors += ["409 (Conflict)", "400 (Bad Request)"]
     page.button("New").click()
@@ -410,7 +410,7 @@ def test_pictures_come_from_thumbnails_or_from_the_picture_root(console, start_s
     assert known[key][0] in page.one(f"[data-key='{key}'] .picture").text
 
 
-def test_without_thumbnails_and_root_no_pictures_are_asked_for(console, own_server):
+def test_without_thumbnails_and_root_no_pictures_are_asked_for(own_server, console):
     known = photographs(own_server, "photos", 6, with_thumbnails=False)
     page = console(own_server, "#/photos")
     assert sorted(page.results(), key=int) == sorted(known, key=int)
