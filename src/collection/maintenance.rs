@@ -36,11 +36,11 @@ pub(super) struct Lane {
 
 impl Lane {
     /// True for exactly one caller until [`Lane::unschedule`].
-    fn schedule(&self) -> bool {
+    pub fn schedule(&self) -> bool {
         !std::mem::replace(&mut *self.is_scheduled.lock(), true)
     }
 
-    fn unschedule(&self) {
+    pub fn unschedule(&self) {
         *self.is_scheduled.lock() = false;
         self.idle.notify_all();
     }

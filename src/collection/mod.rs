@@ -4,6 +4,7 @@
 mod by_rows;
 mod compaction;
 mod expiry;
+mod live;
 mod lsn;
 mod maintenance;
 mod querying;
@@ -33,6 +34,7 @@ use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
 
 use expiry::Expiry;
+use live::LiveQueries;
 use maintenance::Lane;
 use reading::Scrolls;
 use snapshot::{Published, Snapshot};
@@ -77,6 +79,8 @@ pub struct Collection {
     seal_lane: Lane,
     merge_lane: Lane,
     filter_lane: Lane,
+    live_lane: Lane,
+    live: LiveQueries,
     seal_failure: Mutex<Option<Error>>,
     merge_failure: Mutex<Option<Error>>,
     /// Segments that a merge is reading.
@@ -165,6 +169,10 @@ impl Collection {
         };
         let published = Published::new(snapshot, keys, state.lsns.latest());
         let writer = Writer::new(log, state, sealed, &schema);
+        let live = LiveQueries::new(
+            &schema,
+            f64::from(config.compute.live_recall_percent) / 100.0,
+        );
         let collection = Arc::new(Collection {
             expiry: Expiry::of(&schema),
             is_expiring: AtomicBool::new(false),
@@ -182,6 +190,8 @@ impl Collection {
             seal_lane: Lane::default(),
             merge_lane: Lane::default(),
             filter_lane: Lane::default(),
+            live_lane: Lane::default(),
+            live,
             seal_failure: Mutex::new(None),
             merge_failure: Mutex::new(None),
             merging: Mutex::new(None),
@@ -193,6 +203,7 @@ impl Collection {
             is_superseded: AtomicBool::new(false),
             magic_number,
         });
+        collection.restore_live();
         collection.restore_forward_store();
         collection.schedule_seal();
         collection.schedule_merge();
@@ -412,6 +423,7 @@ impl Collection {
             self.schedule_merge();
         }
         self.schedule_forward_indexes();
+        self.schedule_live();
     }
 
     /// True when background work ends.
@@ -443,6 +455,8 @@ impl Collection {
         self.stop.store(true, Ordering::SeqCst);
         self.seal_lane.wait_until_idle();
         self.merge_lane.wait_until_idle();
+        self.live_lane.wait_until_idle();
+        self.save_live(Duration::ZERO);
         let mut writer = self.writer.lock();
         if writer.failure().is_none()
             && let Err(error) = writer.sync()
@@ -486,6 +500,7 @@ impl Collection {
         self.stop.store(true, Ordering::SeqCst);
         self.seal_lane.wait_until_idle();
         self.merge_lane.wait_until_idle();
+        self.live_lane.wait_until_idle();
         drop(self.writer.lock());
     }
 

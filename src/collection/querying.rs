@@ -124,7 +124,14 @@ impl Collection {
         let view = View { schema, segments: &segments, filter, hidden, sequence, cancel };
         match place {
             Place::Socket if !is_short(&view, asked.plan) => Ok(None),
-            place => execute(&self.compute, place, &view, asked.plan, limits, asked.profile),
+            place => {
+                let reply =
+                    execute(&self.compute, place, &view, asked.plan, limits, asked.profile)?;
+                if reply.is_some() && asked.filter.is_none() {
+                    self.live.offer(asked.plan, self.schema.columns[asked.plan.column].metric);
+                }
+                Ok(reply)
+            }
         }
     }
 

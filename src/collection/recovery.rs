@@ -130,7 +130,7 @@ pub(super) fn leftovers(loaded: &Loaded) -> Result<Vec<PathBuf>> {
             (Some(id), _, _) => loaded.manifest.segments.iter().any(|entry| entry.id == id),
             (_, Some(number), _) => number == loaded.manifest.number,
             (_, _, Some(number)) => loaded.log.files.iter().any(|file| file.0 == number),
-            _ => false,
+            _ => name == super::live::FILE,
         };
         if !is_ours {
             found.push(folder.join(name));

@@ -27,6 +27,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("segment.segments_max", 1, 65_536),
     ("segment.frozen_max", 1, 1_024),
     ("compute.search_threads", 0, 1_024),
+    ("compute.live_recall_percent", 0, 100),
     ("compute.build_threads", 0, 1_024),
     ("compute.write_threads", 0, 1_024),
     ("compute.search_queue_max", 1, 1_048_576),

@@ -152,6 +152,9 @@ pub struct ComputeConfig {
     pub search_queue_max: u32,
     /// Write requests that may wait for their collection's writer.
     pub write_queue_max: u32,
+    /// The share of a core, in percent, that comparing queries which were asked with exact answers may
+    /// take; 0 switches that off, and none are kept.
+    pub live_recall_percent: u32,
 }
 
 impl Default for ComputeConfig {
@@ -162,6 +165,7 @@ impl Default for ComputeConfig {
             write_threads: 4,
             search_queue_max: 4_096,
             write_queue_max: 1_024,
+            live_recall_percent: 2,
         }
     }
 }

@@ -7,11 +7,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
 use rayon::ThreadPool;
 
+use super::copies::Copies;
 use super::graph::{LINE_LINKS, Level, NONE, Ranker, SCRATCH, Scratch, walk};
-use super::recall::{Probe, RecallSample};
+use super::recall::{Met, Probe, RecallSample};
+use super::resolution::to_score;
 use super::space::{Around, Space, Vectors};
 use crate::native::{HnswLinks, levels_max};
 use crate::schema::RecallCurve;
@@ -37,6 +40,25 @@ struct Candidate {
     is_tied: bool,
 }
 
+/// What links lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Links {
+    /// Nodes near by the symmetric distance.
+    Near,
+    /// Nodes with large inner products.
+    Products,
+}
+
+impl Links {
+    /// Makes a node the center that others are ranked by.
+    fn center<S: Space>(self, space: &S, center: &mut S::Center, node: u32) {
+        match self {
+            Links::Near => space.set(center, node),
+            Links::Products => space.ask(center, node),
+        }
+    }
+}
+
 /// How densely nodes are linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BuildParams {
@@ -46,8 +68,23 @@ pub struct BuildParams {
     pub ef_construction: u32,
 }
 
-/// Numbers of candidates that are measured.
-pub const GRAPH_LADDER: [u32; 12] = [12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
+/// Numbers of candidates that are measured, as long as a walk with so many is quicker than a scan.
+pub const GRAPH_LADDER: [u32; 20] = [
+    12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048, 3_072, 4_096, 6_144,
+    8_192,
+];
+
+/// Of the links of a node, one in so many is kept whatever covers it.
+const LEAST: usize = 4;
+
+/// How many times as many candidates are kept where codes do not tell those found apart from others.
+pub const WIDER: usize = 4;
+
+/// True where looking at all nodes is about as quick as a walk that keeps so many candidates: it meets
+/// half of the neighbours of each, in no order that memory likes.
+pub fn is_scan_quicker(candidates: usize, width: usize, nodes: usize) -> bool {
+    candidates.saturating_mul(width) >= nodes
+}
 
 /// Candidates kept while the number of finalists is chosen.
 const REFINE_EFFORT: u32 = 128;
@@ -90,9 +127,13 @@ impl Drop for HeldBytes<'_> {
 /// A graph that grows.
 pub struct GraphBuilder<'a, S: Space> {
     space: &'a S,
+    /// Nodes that others stand for are not linked to.
+    copies: Option<&'a Copies>,
     /// Links of a node above level 0.
     width: usize,
     ef: usize,
+    /// The second half of each node's links on level 0 is to nodes with large products with it.
+    has_products: bool,
     /// Number of levels of each node, 1 and up.
     levels: Vec<u8>,
     /// Twice `width` links of each node on level 0.
@@ -122,8 +163,23 @@ impl<S: Space> Level for GrowingLevel<'_, '_, S> {
 
     #[inline(always)]
     fn each_link(&self, node: u32, meet: impl FnMut(u32)) {
-        let places = self.builder.places(node, self.level).iter();
-        places.map(|p| p.load(Ordering::Relaxed)).take_while(|link| *link != NONE).for_each(meet);
+        let places = self.builder.places(node, self.level);
+        let links = |places: &[AtomicU32], meet: &mut dyn FnMut(u32)| {
+            let links = places.iter().map(|p| p.load(Ordering::Relaxed));
+            links.take_while(|link| *link != NONE).for_each(meet);
+        };
+        let mut meet = meet;
+        match self.builder.has_products && self.level == 0 {
+            true => {
+                let (near, product) = places.split_at(self.builder.width);
+                links(near, &mut meet);
+                links(product, &mut meet);
+            }
+            false => {
+                let links = places.iter().map(|p| p.load(Ordering::Relaxed));
+                links.take_while(|link| *link != NONE).for_each(meet);
+            }
+        }
     }
 
     #[inline(always)]
@@ -174,8 +230,13 @@ struct Worker<S: Space> {
 
 impl<'a, S: Space> GraphBuilder<'a, S> {
     /// A graph over all nodes of the space. Those of `base` are linked as they are there, the others
-    /// not yet.
-    pub fn new(space: &'a S, params: BuildParams, base: Option<&HnswLinks<'_>>) -> Self {
+    /// not yet. Of each group of `copies` the first node stands for the others.
+    pub fn new(
+        space: &'a S,
+        params: BuildParams,
+        base: Option<&HnswLinks<'_>>,
+        copies: Option<&'a Copies>,
+    ) -> Self {
         let width = params.max_neighbor_count.max(2) as usize;
         let known = base.map_or(&[][..], |base| base.levels());
         let highest = levels_max(params.max_neighbor_count.max(2));
@@ -183,6 +244,10 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
         levels.extend(
             (known.len()..space.count()).map(|node| draw_levels(node as u64, width, highest)),
         );
+        let followers = || copies.into_iter().flat_map(Copies::followers);
+        for (node, _) in followers().filter(|(node, _)| *node as usize >= known.len()) {
+            levels[node as usize] = 1;
+        }
         let mut upper_starts = Vec::with_capacity(levels.len());
         let mut end = 0;
         for count in &levels {
@@ -201,8 +266,10 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
         let rise = Mutex::default();
         let builder = GraphBuilder {
             space,
+            copies,
             width,
             ef,
+            has_products: space.has_products(),
             levels,
             links,
             upper_starts,
@@ -215,7 +282,16 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
             let places = builder.places(list.row, list.level).iter();
             places.zip(list.links()).for_each(|(p, link)| p.store(link, Ordering::Relaxed));
         }
+        // So that a walk which begins there, in a file that others read, leads on.
+        for (node, leader) in followers().filter(|(node, _)| *node as usize >= known.len()) {
+            builder.places(node, 0)[0].store(leader, Ordering::Relaxed);
+        }
         builder
+    }
+
+    /// True for a node that another one stands for.
+    fn is_follower(&self, node: u32) -> bool {
+        self.copies.is_some_and(|copies| copies.leader(node).is_some())
     }
 
     /// Bytes of memory that the graph takes while it grows.
@@ -227,10 +303,12 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
             + self.levels.capacity()
     }
 
-    /// Links in the nodes, each once. False when it was stopped.
+    /// Links in the nodes, each once, but for those that others stand for. False when it was stopped.
     pub fn link(&self, nodes: &[u32], run: &BuildRun<'_>) -> bool {
-        let Some((first, _)) = nodes.split_first() else { return true };
-        let mut nodes = nodes;
+        let nodes: Vec<u32> =
+            nodes.iter().copied().filter(|node| !self.is_follower(*node)).collect();
+        let Some(first) = nodes.first() else { return true };
+        let mut nodes = &nodes[..];
         if self.entry.read().is_none() {
             *self.entry.write() = Some(*first);
             run.done.fetch_add(1, Ordering::Relaxed);
@@ -259,7 +337,23 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
                 run.done.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             }
         });
+        self.close_gaps();
         !run.stop.load(Ordering::Relaxed)
+    }
+
+    /// Moves links up into places before them that are free.
+    fn close_gaps(&self) {
+        for node in (0..self.levels.len() as u32).filter(|_| self.has_products) {
+            let places = self.places(node, 0);
+            let mut kept: Vec<u32> = Vec::with_capacity(places.len());
+            for link in places.iter().map(|place| place.load(Ordering::Relaxed)) {
+                if link != NONE && !kept.contains(&link) {
+                    kept.push(link);
+                }
+            }
+            let links = kept.into_iter().chain(std::iter::repeat(NONE));
+            places.iter().zip(links).for_each(|(p, link)| p.store(link, Ordering::Relaxed));
+        }
     }
 
     /// The number of levels of each node.
@@ -283,16 +377,37 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
 
     /// Measures what searches of the finished graph will find.
     pub fn measure<V: Vectors>(&self, sample: &RecallSample<'_, V>) -> RecallCurve {
-        let find = |probe: &Probe<'_, V>| -> Vec<u32> {
-            SCRATCH.with_borrow_mut(|scratch| {
-                let ef = probe.effort as usize;
-                let found = self.search_without(probe.node, &probe.ranker, ef, scratch);
-                found.take(probe.count).collect()
-            })
+        let find = |probe: &Probe<'_, V>| self.meet(probe);
+        let Some(refine_k) = sample.refine_k(REFINE_EFFORT, find) else {
+            return RecallCurve::default();
         };
-        match sample.refine_k(REFINE_EFFORT, find) {
-            Some(refine_k) => sample.curve(&GRAPH_LADDER, refine_k, find),
-            None => RecallCurve::default(),
+        let is_useful = |effort: &&u32| !is_scan_quicker(**effort as usize, 2 * self.width, self.levels.len());
+        let ladder: Vec<u32> = GRAPH_LADDER.iter().take_while(is_useful).copied().collect();
+        sample.curve(&ladder, refine_k, find)
+    }
+
+    /// What a search of the finished graph will meet.
+    fn meet<V: Vectors>(&self, probe: &Probe<'_, V>) -> Met {
+        let mut ef = probe.effort as usize;
+        loop {
+            let has_copies = self.copies.is_some_and(|copies| copies.group(probe.node).is_some());
+            let hidden = if has_copies { u32::MAX } else { probe.node };
+            let mut found: Vec<(f32, u32)> = SCRATCH.with_borrow_mut(|scratch| {
+                self.search_without(hidden, &probe.ranker, (ef, probe.breadth), scratch).collect()
+            });
+            let met = found.len();
+            if let Some(copies) = self.copies {
+                found = with_copies(copies, &found, probe);
+            }
+            let ids = |count: usize| found.iter().take(count).map(|(_, id)| *id).collect();
+            match to_score(&found, probe.k, probe.count, |rank| probe.ranker.deviation(rank)) {
+                Some(count) => return Met::Nodes(ids(count)),
+                None if met < ef => return Met::Nodes(ids(found.len())),
+                None => ef *= WIDER,
+            }
+            if is_scan_quicker(ef, 2 * self.width, self.levels.len()) {
+                return Met::Everything;
+            }
         }
     }
 
@@ -302,10 +417,18 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
         &self,
         hidden: u32,
         ranker: &impl Ranker,
-        ef: usize,
+        (ef, breadth): (usize, usize),
         scratch: &mut Scratch,
-    ) -> impl Iterator<Item = u32> {
-        if let Some(entry) = self.entry() {
+    ) -> impl Iterator<Item = (f32, u32)> {
+        let has_upper = |entry: u32| breadth > 1 && self.levels[entry as usize] > 1;
+        if let Some(entry) = self.entry().filter(|entry| has_upper(*entry)) {
+            let reached = self.descend(ranker, entry, 1, &mut Vec::new(), &mut Vec::new());
+            let upper = GrowingLevel { builder: self, level: 1 };
+            walk(&upper, ranker, 2 * breadth, [reached], scratch);
+            let entries: Vec<(f32, u32)> = scratch.beam.nearest().take(breadth).collect();
+            let level = GrowingLevel { builder: self, level: 0 };
+            walk(&Without { level, hidden }, ranker, ef, entries, scratch);
+        } else if let Some(entry) = self.entry() {
             let reached = self.descend(ranker, entry, 0, &mut Vec::new(), &mut Vec::new());
             // Whoever comes down at the node itself goes on from where it is.
             let entries = [reached, (f32::INFINITY, entry)];
@@ -315,7 +438,7 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
         } else {
             scratch.beam.begin(ef);
         }
-        scratch.beam.nearest().map(|(_, id)| id)
+        scratch.beam.nearest()
     }
 
     #[inline(always)]
@@ -327,6 +450,13 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
                 &self.upper_links[start * self.width..][..self.width]
             }
         }
+    }
+
+    /// The places for links to nodes that are near on a level.
+    #[inline(always)]
+    fn near_places(&self, node: u32, level: usize) -> &[AtomicU32] {
+        let places = self.places(node, level);
+        if level == 0 && self.has_products { &places[..self.width] } else { places }
     }
 
     /// Goes down from the entry to the level above `level`, on each as near as single steps lead, and
@@ -391,7 +521,7 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
             worker.candidates.extend(found);
             let mut chosen = std::mem::take(&mut worker.by_level[level]);
             let candidates = std::mem::take(&mut worker.candidates);
-            self.choose(&candidates, self.width, worker, &mut chosen);
+            self.choose(&candidates, self.width, Links::Near, worker, &mut chosen);
             worker.candidates = candidates;
             worker.by_level[level] = chosen;
         }
@@ -400,21 +530,59 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
             let chosen = std::mem::take(&mut worker.by_level[level]);
             {
                 let _lock = self.locks[node as usize].lock();
-                self.store(node, level, &chosen);
+                store(self.near_places(node, level), &chosen);
             }
             for (rank, neighbour) in &chosen {
-                self.link_back(*neighbour, level, (*rank, node), worker);
+                let places = self.near_places(*neighbour, level);
+                self.link_back(*neighbour, places, (*rank, node), Links::Near, worker);
             }
             worker.by_level[level] = chosen;
+        }
+        if self.has_products {
+            self.link_products(node, worker);
         }
         if rise.is_some() && top > top_of(self.entry()) {
             *self.entry.write() = Some(node);
         }
     }
 
-    /// Links from a node to a new one.
-    fn link_back(&self, node: u32, level: usize, new: (f32, u32), worker: &mut Worker<S>) {
-        let places = self.places(node, level);
+    /// Links a node with those that have the largest products with it (Morozov & Babenko, "Non-metric
+    /// similarity graphs for maximum inner product search", 2018).
+    fn link_products(&self, node: u32, worker: &mut Worker<S>) {
+        self.space.ask(&mut worker.center, node);
+        let on_level = GrowingLevel { builder: self, level: 0 };
+        // From what is near the node and what was found by its nearest.
+        worker.ids.clear();
+        worker.ids.extend(worker.candidates.iter().map(|(_, id)| *id));
+        let Worker { center, ids, ranks, scratch, .. } = &mut *worker;
+        let ranker = Around { space: self.space, center };
+        ranker.rank(ids, ranks);
+        let entries: Vec<(f32, u32)> = ranks.iter().copied().zip(ids.iter().copied()).collect();
+        walk(&on_level, &ranker, self.ef, entries, scratch);
+        let candidates: Vec<(f32, u32)> =
+            worker.scratch.beam.nearest().filter(|(_, id)| *id != node).collect();
+        let mut chosen = Vec::new();
+        self.choose(&candidates, self.width, Links::Products, worker, &mut chosen);
+        let products = &self.places(node, 0)[self.width..];
+        {
+            let _lock = self.locks[node as usize].lock();
+            store(products, &chosen);
+        }
+        for (_, neighbour) in &chosen {
+            let places = &self.places(*neighbour, 0)[self.width..];
+            self.link_back(*neighbour, places, (0.0, node), Links::Products, worker);
+        }
+    }
+
+    /// Links from a node to a new one, at one of these places.
+    fn link_back(
+        &self,
+        node: u32,
+        places: &[AtomicU32],
+        new: (f32, u32),
+        links: Links,
+        worker: &mut Worker<S>,
+    ) {
         let _lock = self.locks[node as usize].lock();
         let free = places.iter().find(|place| place.load(Ordering::Relaxed) == NONE);
         if let Some(free) = free {
@@ -424,24 +592,23 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
         let Worker { center, ids, ranks, candidates, .. } = &mut *worker;
         ids.clear();
         ids.extend(places.iter().map(|place| place.load(Ordering::Relaxed)));
+        if links == Links::Products {
+            ids.push(new.1);
+        }
         ids.iter().for_each(|id| self.space.prefetch(*id));
-        self.space.set(center, node);
+        links.center(self.space, center, node);
         self.space.rank(center, ids, ranks);
         candidates.clear();
         candidates.extend(ranks.iter().copied().zip(ids.iter().copied()));
-        candidates.push(new);
+        if links == Links::Near {
+            candidates.push(new);
+        }
         candidates.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         let candidates = std::mem::take(candidates);
         let mut chosen = std::mem::take(&mut worker.chosen);
-        self.choose(&candidates, places.len(), worker, &mut chosen);
-        self.store(node, level, &chosen);
+        self.choose(&candidates, places.len(), links, worker, &mut chosen);
+        store(places, &chosen);
         (worker.candidates, worker.chosen) = (candidates, chosen);
-    }
-
-    fn store(&self, node: u32, level: usize, chosen: &[(f32, u32)]) {
-        let links = chosen.iter().map(|(_, id)| *id).chain(std::iter::repeat(NONE));
-        let places = self.places(node, level).iter();
-        places.zip(links).for_each(|(place, link)| place.store(link, Ordering::Relaxed));
     }
 
     /// Chooses at most `most` of the candidates, which are in order of their rank to a node: each
@@ -452,10 +619,12 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
         &self,
         candidates: &[(f32, u32)],
         most: usize,
+        links: Links,
         worker: &mut Worker<S>,
         chosen: &mut Vec<(f32, u32)>,
     ) {
         chosen.clear();
+        let slack = if links == Links::Products { 1.0 } else { SLACK };
         let Worker { chosen_center, ids, ranks, .. } = worker;
         let mut ties = 0;
         // A window at a time: the later ones are mostly covered by what the first windows give.
@@ -468,12 +637,12 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
             let mut cover = |by: u32, left: &mut [Candidate; WINDOW], from: usize, count: usize| {
                 ids.clear();
                 ids.extend(left[from..count].iter().map(|candidate| candidate.id));
-                self.space.set(chosen_center, by);
+                links.center(self.space, chosen_center, by);
                 self.space.rank(chosen_center, ids, ranks);
                 let mut kept = from;
                 for at in from..count {
                     let rank = ranks[at - from];
-                    if rank * SLACK >= left[at].rank {
+                    if rank * slack >= left[at].rank {
                         left[kept] = left[at];
                         left[kept].is_tied |= rank == left[at].rank;
                         kept += 1;
@@ -506,7 +675,40 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
                 }
             }
         }
+        // Where one node is nearer to all than they are to each other, it alone is chosen, and nobody leads
+        // anywhere else.
+        let least = (self.width / LEAST).max(1);
+        for candidate in candidates {
+            if chosen.len() >= least {
+                break;
+            }
+            if !chosen.iter().any(|(_, id)| *id == candidate.1) {
+                chosen.push(*candidate);
+            }
+        }
     }
+}
+
+/// What was found with the copies of each, as many as are wanted.
+fn with_copies<V>(copies: &Copies, found: &[(f32, u32)], probe: &Probe<'_, V>) -> Vec<(f32, u32)> {
+    let (mut all, mut seen) = (Vec::with_capacity(found.len()), HashSet::new());
+    for (rank, id) in found {
+        let Some(group) = copies.group(*id) else {
+            all.push((*rank, *id));
+            continue;
+        };
+        if seen.insert(group) {
+            let members = copies.members(group).iter().filter(|member| **member != probe.node);
+            all.extend(members.take(probe.count).map(|member| (*rank, *member)));
+        }
+    }
+    all
+}
+
+/// Writes links to places, and frees those left.
+fn store(places: &[AtomicU32], chosen: &[(f32, u32)]) {
+    let links = chosen.iter().map(|(_, id)| *id).chain(std::iter::repeat(NONE));
+    places.iter().zip(links).for_each(|(place, link)| place.store(link, Ordering::Relaxed));
 }
 
 /// The number of levels of a node, 1 to `highest`: each level has one in `width` of the nodes below it.

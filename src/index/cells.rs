@@ -172,8 +172,9 @@ fn measure<S: Space>(
     };
     let points = LADDER.iter().map(|probes| RecallPoint {
         ef_search: *probes,
+        at_1: None,
         at_10: found(FEW, *probes),
         at_100: found(MANY, *probes),
     });
-    Some(RecallCurve { points: points.collect(), reach: None, refine_k: None })
+    Some(RecallCurve { points: points.collect(), ..RecallCurve::default() })
 }

@@ -27,6 +27,8 @@ const CHECK_ROWS: usize = 1_024;
 const CHECK_NEIGHBOURS: usize = 10;
 const CHECK_PLACES: usize = 15;
 const CHECK_RECALL: f64 = 0.95;
+/// Steps of a query that are more than so many of the rows' are too coarse.
+const COARSE: f32 = 2.0;
 /// Ids measured at once, on the stack.
 const RUN: usize = 64;
 
@@ -53,6 +55,8 @@ pub struct Codes {
     errors: Vec<f32>,
     /// `squares` are nothing but the sums that they say.
     has_plain_squares: bool,
+    /// The mean of the sums of the squares of rows' codes.
+    mean_square: f32,
 }
 
 /// What is added to the measures of rows.
@@ -118,6 +122,7 @@ impl Codes {
         let right_angle = (1.0 / quantizer.step).powi(2).min(1e30);
         let mut errors = large_vec(if has_squares { count } else { 0 });
         let mut has_plain_squares = true;
+        let mut sum_of_squares = 0i64;
         let (mut floats, mut codes) = (Vec::new(), Vec::new());
         for vector in vectors {
             quantizer.decode_as_stored(vector, &mut floats);
@@ -126,13 +131,16 @@ impl Codes {
             quantizer.encode(&floats, quantizer.step, &mut codes);
             rows.push(&codes);
             has_plain_squares &= !is_zero;
+            let square: i64 = codes.iter().map(|code| i64::from(*code).pow(2)).sum();
+            sum_of_squares = sum_of_squares.saturating_add(square);
             if has_squares {
-                let square: i64 = codes.iter().map(|code| i64::from(*code).pow(2)).sum();
                 squares.push(square as f32 + if is_zero { right_angle } else { 0.0 });
                 errors.push(quantizer.error(&floats, &codes));
             }
         }
-        Codes { quantizer: quantizer.clone(), rows, squares, errors, has_plain_squares }
+        let mean_square = sum_of_squares as f32 / count.max(1) as f32;
+        let quantizer = quantizer.clone();
+        Codes { quantizer, rows, squares, errors, has_plain_squares, mean_square }
     }
 
     /// Whether the nearest of these rows, which `rows` are, are near by their codes too.
@@ -321,10 +329,48 @@ impl Codes {
             }
             CodeMeasure::Products => -1.0,
         };
+        let square: i64 = codes.iter().map(|code| i64::from(*code).pow(2)).sum();
+        let noise = self.noise(square as f32, step / quantizer.step);
         let query = CodeQuery::new(measure, &codes);
         let squares = self.squares(&query, factor, &self.squares);
-        CodeRanker { codes: self, query, factor, squares }
+        CodeRanker { codes: self, query, factor, squares, noise }
     }
+
+    /// The noise of ranks for a query whose codes have that sum of squares and steps so many times those
+    /// of rows. Each number of row and query is off by up to half a step, evenly.
+    fn noise(&self, square: f32, coarseness: f32) -> Noise {
+        let quantizer = &self.quantizer;
+        let dimension = quantizer.dimension as f32;
+        if quantizer.is_exact() {
+            return Noise::default();
+        }
+        match quantizer.metric {
+            Metric::Manhattan => Noise { constant: dimension * 2.0 * UNIFORM, ..Noise::default() },
+            _ if quantizer.measures_squares() => {
+                let coarseness = coarseness.min(1e9);
+                let both = (1.0 + coarseness * coarseness) * UNIFORM;
+                Noise {
+                    offset: square * coarseness * coarseness,
+                    // The difference of two vectors changes by the sum of their errors along it,
+                    per_rank: 4.0 * both,
+                    // and by the square of that, whose variance is about this (two uniform errors).
+                    constant: dimension * 0.7 * both * both,
+                }
+            }
+            _ => Noise { constant: (square + self.mean_square) * UNIFORM, ..Noise::default() },
+        }
+    }
+}
+
+/// The variance of what rounding to a whole number takes off.
+const UNIFORM: f32 = 1.0 / 12.0;
+
+/// The variance of ranks: `constant`, and `per_rank` for each unit of the rank above `-offset`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Noise {
+    offset: f32,
+    per_rank: f32,
+    constant: f32,
 }
 
 /// A step that can be divided by.
@@ -439,9 +485,22 @@ pub struct CodeRanker<'a> {
     query: CodeQuery,
     factor: f32,
     squares: Squares<'a>,
+    noise: Noise,
+}
+
+impl CodeRanker<'_> {
+    /// True for a query so far out of the range of the rows that its own codes tell little.
+    pub fn is_coarse(&self) -> bool {
+        self.codes.quantizer.measures_squares() && self.factor < -2.0 * COARSE
+    }
 }
 
 impl Ranker for CodeRanker<'_> {
+    fn deviation(&self, rank: f32) -> f32 {
+        let Noise { offset, per_rank, constant } = self.noise;
+        (per_rank * (rank + offset).max(0.0) + constant).sqrt()
+    }
+
     #[inline]
     fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
         self.codes.rank(&self.query, (0.0, self.factor), self.squares, ids, ranks);

@@ -20,6 +20,9 @@ pub(super) const LINE_LINKS: usize = 16;
 /// Nodes followed at a time: what one of them leads to comes from memory while the others are looked at.
 /// A few nodes are followed that one at a time would not be, and are not in vain.
 const TOGETHER: usize = 3;
+/// Nodes of the level above that a walk begins with for queries unlike the rows: what is nearest to these
+/// lies in several regions, and single steps lead to one.
+pub const BREADTH: usize = 48;
 /// Bridges whose links are asked for before they are needed.
 const BRIDGES_AHEAD: usize = 8;
 
@@ -30,6 +33,12 @@ pub trait Ranker {
 
     /// Asks the CPU for what ranking an id will read.
     fn prefetch(&self, id: u32);
+
+    /// The standard deviation of ranks near this one from those of the vectors themselves; 0 for ranks
+    /// that are theirs.
+    fn deviation(&self, _rank: f32) -> f32 {
+        0.0
+    }
 }
 
 /// One level of a graph, for walking on it.
@@ -365,21 +374,45 @@ impl HnswGraph {
     }
 
     /// Walks towards the query that `ranker` holds, keeping the `ef` nearest nodes met, and gives
-    /// them to `take`, nearest first, until that says stop (false). Gives fewer than `ef` when the
-    /// graph has no more, or the walk cannot reach them.
-    pub fn search(&self, ranker: &impl Ranker, ef: usize, mut take: impl FnMut(u32) -> bool) {
+    /// them with their ranks to `take`, nearest first, until that says stop (false). Gives fewer than `ef`
+    /// when the graph has no more, or the walk cannot reach them.
+    pub fn search(&self, ranker: &impl Ranker, ef: usize, take: impl FnMut(f32, u32) -> bool) {
+        self.search_from(ranker, ef, 1, take);
+    }
+
+    /// [`HnswGraph::search`] that begins with the `breadth` nearest nodes of the level above the lowest, as
+    /// far as a walk with twice as many candidates finds them.
+    pub fn search_from(
+        &self,
+        ranker: &impl Ranker,
+        ef: usize,
+        breadth: usize,
+        mut take: impl FnMut(f32, u32) -> bool,
+    ) {
         if self.nodes == 0 || ef == 0 {
             return;
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let entry = self.descend(ranker, scratch);
-            walk(self, ranker, ef.min(self.nodes), [entry], scratch);
-            scratch.beam.nearest().all(|(_, id)| take(id));
+            let ef = ef.min(self.nodes);
+            match self.upper.first().filter(|_| breadth > 1) {
+                None => {
+                    let entry = self.descend(ranker, scratch);
+                    walk(self, ranker, ef, [entry], scratch);
+                }
+                Some(upper) => {
+                    self.walk_upper(0, ranker, 2 * breadth, scratch);
+                    let places = scratch.beam.nearest().take(breadth);
+                    let entries = places.map(|(rank, place)| (rank, upper.nodes[place as usize]));
+                    let entries: Vec<(f32, u32)> = entries.collect();
+                    walk(self, ranker, ef, entries, scratch);
+                }
+            }
+            scratch.beam.nearest().all(|(rank, id)| take(rank, id));
         });
     }
 
     /// Walks towards the query over the nodes that `admits` accepts alone, keeping the `ef` nearest of
-    /// them, and gives them to `take`, nearest first, until that says stop (false). `seeds` are some
+    /// them, and gives them with their ranks to `take`, nearest first, until that says stop (false). `seeds` are some
     /// of them, all different, that the walk begins with.
     pub fn search_admitted(
         &self,
@@ -387,7 +420,7 @@ impl HnswGraph {
         ef: usize,
         seeds: &[u32],
         admits: impl Fn(u32) -> bool,
-        mut take: impl FnMut(u32) -> bool,
+        mut take: impl FnMut(f32, u32) -> bool,
     ) {
         if self.nodes == 0 || ef == 0 {
             return;
@@ -400,7 +433,7 @@ impl HnswGraph {
             let seeds = ranks.into_iter().zip(seeds.iter().copied());
             let seeds = seeds.filter(|(_, seed)| *seed != reached.1);
             walk_admitted(self, ranker, ef.min(self.nodes), reached, seeds, &admits, scratch);
-            scratch.beam.nearest().all(|(_, id)| take(id));
+            scratch.beam.nearest().all(|(rank, id)| take(rank, id));
         });
     }
 

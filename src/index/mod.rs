@@ -6,9 +6,12 @@ mod bounds;
 mod build;
 mod cells;
 mod codes;
+mod copies;
 mod exact;
 mod graph;
+mod probes;
 mod recall;
+mod resolution;
 mod row_set;
 mod shortlist;
 mod space;
@@ -18,12 +21,16 @@ mod topk;
 mod visited;
 
 pub use bounds::Bounds;
-pub use build::{BuildParams, BuildRun, GRAPH_LADDER, GraphBuilder, HeldBytes};
+pub use build::{
+    BuildParams, BuildRun, GRAPH_LADDER, GraphBuilder, HeldBytes, WIDER, is_scan_quicker,
+};
 pub use cells::Cells;
+pub use copies::Copies;
 pub use codes::{CodeRanker, Codes};
 pub use exact::{ScanTarget, scan};
-pub use graph::{HnswGraph, Ranker};
-pub use recall::{AnyRanker, Probe, RecallSample, finalists};
+pub use graph::{BREADTH, HnswGraph, Ranker};
+pub use recall::{AnyRanker, Met, Probe, RecallSample, finalists};
+pub use resolution::to_score;
 pub use row_set::RowSet;
 pub use shortlist::Shortlist;
 pub use space::{CodeSpace, RowSpace, Space, Vectors};

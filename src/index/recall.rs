@@ -1,39 +1,54 @@
-//! Measuring what an index finds, on a sample of its own rows: each is searched for as if it were not
-//! there, and the answer compared with an exact one.
+//! Measuring what an index finds, on a sample of queries: rows, each searched for as if it were not there,
+//! and others that are unlike the rows. What is found is compared with an exact answer.
 
+use std::borrow::Cow;
+use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 
+use super::bounds::Bounds;
 use super::build::BuildRun;
 use super::codes::{CodeRanker, Codes};
-use super::graph::Ranker;
+use super::graph::{BREADTH, Ranker};
+use super::probes::{ProbeKind, ProbeMaker, UNLIKE};
 use super::shortlist::Shortlist;
 use super::space::Vectors;
+use crate::cancel::Cancel;
 use crate::schema::{Metric, Reach, RecallCurve, RecallPoint, VectorColumn};
 use crate::simd::{Query, prefetch_bytes};
 
 /// Rows asked for. With this many the measured recall is within about 0.01 of what all would give.
-const SAMPLE: usize = 256;
+const SAMPLE: usize = 160;
+/// Queries of each other kind.
+const SAMPLE_UNLIKE: usize = 64;
 /// Fewer rows are not worth measuring.
 const ROWS_MIN: usize = 2_000;
 /// Neighbours asked for.
 const FEW: usize = 10;
 const MANY: usize = 100;
-/// Rows that are nearest by codes, among which the true neighbours are taken to be.
-const SHORTLIST: usize = 4 * MANY;
+/// Rows that are nearest by codes, among which the true neighbours are taken to be where codes prove
+/// nothing.
+const SHORTLIST: usize = 8 * MANY;
 /// The ladder ends where this is found.
 const ENOUGH: f32 = 0.998;
+/// The same of queries unlike the rows, of which a little is taken off.
+const ENOUGH_UNLIKE: f32 = 0.99;
 /// Finalists tried, as times k, and the share of what the most of them find that is enough.
 const REFINE_LADDER: [f32; 9] = [1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 const REFINE_ENOUGH: f32 = 0.998;
+/// Of queries of which all were found, so many more would not have been.
+const UNSEEN: f32 = 0.5;
 /// Rows ranked at once.
 const RUN: u32 = 1_024;
+/// A node that there is not.
+const NO_NODE: u32 = u32::MAX;
 
-/// How many of the nodes nearest by codes are scored exactly for the `k` nearest: the codes' order is
-/// not quite the true one. `refine_k` is how many times `k`.
+/// How many of the nodes nearest by codes are scored exactly at least for the `k` nearest: the codes'
+/// order is not quite the true one. `refine_k` is how many times `k`. For the nearest alone it is as many
+/// as for the ten nearest: it is the first of these.
 pub fn finalists(k: usize, refine_k: f32) -> usize {
-    (refine_k * k as f32).min(1e9) as usize + 5
+    (refine_k * k.max(FEW) as f32).min(1e9) as usize + 5
 }
 
 /// Ranks by exact scores.
@@ -77,30 +92,63 @@ impl<V: Vectors> Ranker for AnyRanker<'_, V> {
             AnyRanker::Scores(ranker) => ranker.prefetch(id),
         }
     }
+
+    fn deviation(&self, rank: f32) -> f32 {
+        match self {
+            AnyRanker::Codes(ranker) => ranker.deviation(rank),
+            AnyRanker::Scores(ranker) => ranker.deviation(rank),
+        }
+    }
 }
 
-/// One search for what is nearest to a row of the sample, without the row itself.
+/// One search for what is nearest to a query of the sample, without the row that it is.
 pub struct Probe<'a, V> {
-    /// The row.
+    /// The row; no node's number where the query is none.
     pub node: u32,
-    /// Its vector.
+    /// The query's vector.
     pub vector: &'a [u8],
+    /// How many nodes of the level above a walk begins with.
+    pub breadth: usize,
     /// Ranks by the distance to it.
     pub ranker: AnyRanker<'a, V>,
     /// How hard to search.
     pub effort: u32,
-    /// Rows wanted.
+    /// Rows that are looked for.
+    pub k: usize,
+    /// Rows wanted, to be scored: more than `k`.
     pub count: usize,
 }
 
-/// A sample of the rows of an index, with the scores of their true neighbours.
+/// What a search of the sample met.
+pub enum Met {
+    /// These nodes, nearest first.
+    Nodes(Vec<u32>),
+    /// It would look at all rows.
+    Everything,
+}
+
+impl From<Vec<u32>> for Met {
+    fn from(nodes: Vec<u32>) -> Met {
+        Met::Nodes(nodes)
+    }
+}
+
+/// A query with the scores of its true neighbours.
+struct Sampled<'a> {
+    kind: ProbeKind,
+    node: u32,
+    vector: Cow<'a, [u8]>,
+    /// Ascending, [`MANY`] of them.
+    truth: Vec<f32>,
+}
+
+/// Queries made of the rows of an index, with the scores of their true neighbours.
 pub struct RecallSample<'a, V> {
     column: &'a VectorColumn,
     vectors: &'a V,
     codes: Option<&'a Codes>,
     run: BuildRun<'a>,
-    /// Each row, and the scores of those nearest to it, ascending.
-    rows: Vec<(u32, Vec<f32>)>,
+    queries: Vec<Sampled<'a>>,
 }
 
 impl<'a, V: Vectors> RecallSample<'a, V> {
@@ -115,47 +163,80 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         if count < ROWS_MIN {
             return None;
         }
-        let mut sample = RecallSample { column, vectors, codes, run, rows: Vec::new() };
+        let mut sample = RecallSample { column, vectors, codes, run, queries: Vec::new() };
         // Spread over all rows, and not in step with anything that comes at regular intervals.
-        let node = |place: usize| place * count / SAMPLE + place * 7_919 % (count / SAMPLE);
-        let truth = |place: usize| {
-            let node = node(place) as u32;
-            Some((node, sample.nearest(node)?))
+        let node = |place: usize| {
+            (place * count / SAMPLE + place * 7_919 % (count / SAMPLE)) as u32
         };
-        let rows: Option<Vec<(u32, Vec<f32>)>> =
-            run.pool.install(|| (0..SAMPLE).into_par_iter().map(truth).collect());
-        sample.rows = rows?;
+        let mut wanted: Vec<(ProbeKind, u32, Cow<'a, [u8]>)> = (0..SAMPLE)
+            .map(|place| (ProbeKind::Row, node(place), Cow::Borrowed(vectors.vector(node(place)))))
+            .collect();
+        let mut maker = ProbeMaker::new(column, vectors);
+        for kind in UNLIKE {
+            let made = (0..SAMPLE_UNLIKE).map_while(|_| maker.make(kind));
+            wanted.extend(made.map(|vector| (kind, NO_NODE, Cow::Owned(vector.into()))));
+        }
+        let truth = |(kind, node, vector): (ProbeKind, u32, Cow<'a, [u8]>)| {
+            let truth = sample.nearest(node, &vector)?;
+            Some(Sampled { kind, node, vector, truth })
+        };
+        let queries: Option<Vec<Sampled<'a>>> =
+            run.pool.install(|| wanted.into_par_iter().map(truth).collect());
+        sample.queries = queries?;
         Some(sample)
     }
 
     /// The recall by rising effort, of a search that scores as many finalists as `refine_k` says.
     /// `find` gives the rows found, nearest first. Empty when it was stopped.
-    pub fn curve(
+    pub fn curve<M: Into<Met>>(
         &self,
         ladder: &[u32],
         refine_k: f32,
-        find: impl Fn(&Probe<'_, V>) -> Vec<u32> + Sync,
+        find: impl Fn(&Probe<'_, V>) -> M + Sync,
     ) -> RecallCurve {
+        let like = self.points(&[ProbeKind::Row], ladder, (refine_k, ENOUGH), &find);
+        let unlike = self.points(&UNLIKE, ladder, (refine_k, ENOUGH_UNLIKE), &find);
+        match (like, unlike) {
+            (Some(points), Some(unlike)) => {
+                RecallCurve { points, reach: self.reach(), refine_k: Some(refine_k), unlike }
+            }
+            _ => RecallCurve::default(),
+        }
+    }
+
+    /// The recall by rising effort, at each that of the kind of queries with the lowest. `None` when it
+    /// was stopped.
+    fn points<M: Into<Met>>(
+        &self,
+        kinds: &[ProbeKind],
+        ladder: &[u32],
+        (refine_k, enough): (f32, f32),
+        find: &(impl Fn(&Probe<'_, V>) -> M + Sync),
+    ) -> Option<Vec<RecallPoint>> {
         let mut points = Vec::new();
+        let has = |kind: &&ProbeKind| self.queries.iter().any(|query| query.kind == **kind);
+        let kinds: Vec<ProbeKind> = kinds.iter().filter(has).copied().collect();
         for effort in ladder {
-            let at = |k: usize| self.share(*effort, refine_k, k, &find);
-            let (Some(at_10), Some(at_100)) = (at(FEW), at(MANY)) else {
-                return RecallCurve::default();
-            };
-            points.push(RecallPoint { ef_search: *effort, at_10, at_100 });
-            if at_100 >= ENOUGH {
+            let (mut at_1, mut at_10, mut at_100) = (1f32, 1f32, 1f32);
+            for kind in &kinds {
+                at_1 = at_1.min(self.share_of(*kind, *effort, refine_k, 1, find)?);
+                at_10 = at_10.min(self.share_of(*kind, *effort, refine_k, FEW, find)?);
+                at_100 = at_100.min(self.share_of(*kind, *effort, refine_k, MANY, find)?);
+            }
+            points.push(RecallPoint { ef_search: *effort, at_1: Some(at_1), at_10, at_100 });
+            if at_1.min(at_10).min(at_100) >= enough {
                 break;
             }
         }
-        RecallCurve { points, reach: self.reach(), refine_k: Some(refine_k) }
+        Some(points)
     }
 
     /// How many finalists, as times k, are enough at an effort: the fewest that find nearly what the most
     /// of them do. `None` when it was stopped.
-    pub fn refine_k(
+    pub fn refine_k<M: Into<Met>>(
         &self,
         effort: u32,
-        find: impl Fn(&Probe<'_, V>) -> Vec<u32> + Sync,
+        find: impl Fn(&Probe<'_, V>) -> M + Sync,
     ) -> Option<f32> {
         let (most, ladder) = REFINE_LADDER.split_last()?;
         let best = self.share(effort, *most, FEW, &find)?;
@@ -167,36 +248,62 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         Some(*most)
     }
 
-    /// The mean share found of the `k` nearest, at most 100. `None` when it was stopped.
-    pub fn share(
+    /// The mean share found of the `k` nearest to rows, at most 100. `None` when it was stopped.
+    pub fn share<M: Into<Met>>(
         &self,
         effort: u32,
         refine_k: f32,
         k: usize,
-        find: impl Fn(&Probe<'_, V>) -> Vec<u32> + Sync,
+        find: impl Fn(&Probe<'_, V>) -> M + Sync,
     ) -> Option<f32> {
-        let of_row = |(node, truth): &(u32, Vec<f32>)| -> Option<f32> {
+        self.share_of(ProbeKind::Row, effort, refine_k, k, &find)
+    }
+
+    fn share_of<M: Into<Met>>(
+        &self,
+        kind: ProbeKind,
+        effort: u32,
+        refine_k: f32,
+        k: usize,
+        find: &(impl Fn(&Probe<'_, V>) -> M + Sync),
+    ) -> Option<f32> {
+        let of_query = |sampled: &Sampled<'_>| -> Option<f32> {
             if self.run.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let (vector, query) = self.query(*node)?;
+            let vector = &*sampled.vector;
+            let query = self.query(vector)?;
             let (ranker, count) = (self.ranker(vector, &query), finalists(k, refine_k));
-            let found = find(&Probe { node: *node, vector, ranker, effort, count });
-            let found = found.into_iter().take(count);
-            let mut scores: Vec<f32> = found.map(|id| score(&query, self.vectors, id)).collect();
+            let breadth = if kind == ProbeKind::Row { 1 } else { BREADTH };
+            let probe = Probe { node: sampled.node, vector, breadth, ranker, effort, k, count };
+            let Met::Nodes(found) = find(&probe).into() else { return Some(1.0) };
+            let mut scores: Vec<f32> =
+                found.into_iter().map(|id| score(&query, self.vectors, id)).collect();
             scores.sort_unstable_by(f32::total_cmp);
-            let hits = scores.iter().take(k).filter(|score| **score <= truth[k - 1]).count();
+            let edge = sampled.truth[k - 1];
+            let hits = scores.iter().take(k).filter(|score| **score <= edge).count();
             Some(hits as f32 / k as f32)
         };
+        let of_kind: Vec<&Sampled<'_>> =
+            self.queries.iter().filter(|query| query.kind == kind).collect();
         let shares: Option<Vec<f32>> =
-            self.run.pool.install(|| self.rows.par_iter().map(of_row).collect());
-        Some(shares?.into_iter().sum::<f32>() / self.rows.len() as f32)
+            self.run.pool.install(|| of_kind.par_iter().map(|query| of_query(query)).collect());
+        let shares = shares?;
+        let count = shares.len().max(1) as f32;
+        let mean = shares.iter().sum::<f32>() / count;
+        if kind == ProbeKind::Row {
+            return Some(mean);
+        }
+        // They find all or nothing, often, and are few: the mean of all is a little worse, perhaps.
+        let variance = shares.iter().map(|share| (share - mean).powi(2)).sum::<f32>() / count;
+        Some((mean - (variance / count).sqrt() - UNSEEN / count).max(0.0))
     }
 
     /// Where scores are distances, which inner products are not, how far neighbours are.
     fn reach(&self) -> Option<Reach> {
+        let rows = self.queries.iter().filter(|query| query.kind == ProbeKind::Row);
         let of = |k: usize| {
-            let mut scores: Vec<f32> = self.rows.iter().map(|(_, truth)| truth[k - 1]).collect();
+            let mut scores: Vec<f32> = rows.clone().map(|query| query.truth[k - 1]).collect();
             scores.sort_unstable_by(f32::total_cmp);
             scores[scores.len() * 99 / 100]
         };
@@ -204,9 +311,9 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         (self.column.metric != Metric::InnerProduct && reach.at_100.is_finite()).then_some(reach)
     }
 
-    fn query(&self, node: u32) -> Option<(&'a [u8], Query)> {
-        let (column, vector) = (self.column, self.vectors.vector(node));
-        Some((vector, Query::new(column.element, column.metric, column.dimension, vector)?))
+    fn query(&self, vector: &[u8]) -> Option<Query> {
+        let column = self.column;
+        Query::new(column.element, column.metric, column.dimension, vector)
     }
 
     fn ranker<'q>(&'q self, vector: &[u8], query: &'q Query) -> AnyRanker<'q, V> {
@@ -216,12 +323,16 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         }
     }
 
-    /// The scores of the nearest rows but the node itself, ascending. `None` when it was stopped.
-    fn nearest(&self, node: u32) -> Option<Vec<f32>> {
+    /// The scores of the rows nearest to a vector, but for a node, ascending. `None` when it was stopped.
+    fn nearest(&self, node: u32, vector: &[u8]) -> Option<Vec<f32>> {
         if self.run.stop.load(Ordering::Relaxed) {
             return None;
         }
-        let (vector, query) = self.query(node)?;
+        let query = self.query(vector)?;
+        let bounds = self.codes.and_then(|codes| Bounds::new(codes, self.column.metric, vector));
+        if let Some(bounds) = bounds {
+            return Some(self.nearest_within(&bounds, node, &query));
+        }
         let ranker = self.ranker(vector, &query);
         let count = self.vectors.count() as u32;
         let (mut near, mut ranks) = (Shortlist::new(SHORTLIST), Vec::new());
@@ -236,6 +347,24 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             near.iter().map(|(_, id)| score(&query, self.vectors, *id)).collect();
         scores.sort_unstable_by(f32::total_cmp);
         Some(scores)
+    }
+
+    /// The same, exactly.
+    fn nearest_within(&self, bounds: &Bounds<'_>, node: u32, query: &Query) -> Vec<f32> {
+        // Ordered as its bits are: scores of these metrics are not negative, but for rounding.
+        let key = |score: f32| score.max(0.0).to_bits();
+        let mut nearest: BinaryHeap<u32> = BinaryHeap::with_capacity(MANY + 1);
+        bounds.scan(MANY, &Cancel::default(), |id| id != node, |id| {
+            nearest.push(key(score(query, self.vectors, id)));
+            if nearest.len() > MANY {
+                nearest.pop();
+            }
+            match nearest.peek() {
+                Some(last) if nearest.len() == MANY => f32::from_bits(*last),
+                _ => f32::INFINITY,
+            }
+        });
+        nearest.into_sorted_vec().into_iter().map(f32::from_bits).collect()
     }
 }
 

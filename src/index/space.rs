@@ -5,6 +5,9 @@ use super::graph::Ranker;
 use crate::schema::{Metric, VectorColumn, decode_floats};
 use crate::simd::{CodeQuery, Query, prefetch_bytes};
 
+/// Lengths are unlike where this share of the square of the longest is missing.
+const UNLIKE: f32 = 0.15;
+
 /// The vectors that the nodes of a graph stand for.
 pub trait Vectors: Sync {
     /// Nodes; their ids are 0 to `count() - 1`.
@@ -43,6 +46,12 @@ pub trait Space: Sync {
 
     /// Asks the CPU for what ranking an id will read.
     fn prefetch(&self, id: u32);
+
+    /// True where scores are inner products of vectors of unlike length: what is nearest to a node by this
+    /// distance is then not what has the largest products with it, and a graph needs links to both.
+    fn has_products(&self) -> bool {
+        false
+    }
 }
 
 /// Ranks by the distance to a center.
@@ -69,6 +78,8 @@ pub struct CodeSpace<'a> {
     squares: Vec<f32>,
     /// The added dimension, for inner products.
     lifts: Vec<f32>,
+    /// Vectors are of unlike length, and scores inner products.
+    has_products: bool,
     /// Whether `squares` are looked at for every rank.
     fetches_squares: bool,
 }
@@ -83,16 +94,22 @@ pub struct CodeCenter {
 impl<'a> CodeSpace<'a> {
     /// The space of these codes, which are of these vectors.
     pub fn new(codes: &'a Codes, column: &VectorColumn, vectors: &impl Vectors) -> Self {
-        let mut space =
-            CodeSpace { codes, squares: Vec::new(), lifts: Vec::new(), fetches_squares: false };
+        let mut space = CodeSpace {
+            codes,
+            squares: Vec::new(),
+            lifts: Vec::new(),
+            has_products: false,
+            fetches_squares: false,
+        };
         if column.metric != Metric::Manhattan {
             space.squares = codes.squares_of_all();
             let squares = space.squares_for(&codes.row_query());
             space.fetches_squares = matches!(squares, Squares::Given(_));
         }
         if column.metric == Metric::InnerProduct {
-            let step = codes.step();
-            space.lifts = lifts(column, vectors).into_iter().map(|lift| lift / step).collect();
+            let (step, (lifts, longest)) = (codes.step(), lifts(column, vectors));
+            space.has_products = are_unlike(&lifts, longest);
+            space.lifts = lifts.into_iter().map(|lift| lift / step).collect();
         }
         space
     }
@@ -149,6 +166,10 @@ impl Space for CodeSpace<'_> {
             Squares::Given(&self.squares).prefetch(id);
         }
     }
+
+    fn has_products(&self) -> bool {
+        self.has_products
+    }
 }
 
 /// Distances between stored vectors.
@@ -157,6 +178,8 @@ pub struct RowSpace<'a, V> {
     column: &'a VectorColumn,
     /// The added dimension, for inner products.
     lifts: Vec<f32>,
+    /// The square of the length of the longest vector, for the same.
+    longest: f32,
 }
 
 /// A node's vector.
@@ -169,8 +192,9 @@ impl<'a, V: Vectors> RowSpace<'a, V> {
     /// The space of these vectors.
     pub fn new(column: &'a VectorColumn, vectors: &'a V) -> Self {
         let is_product = column.metric == Metric::InnerProduct;
-        let lifts = if is_product { lifts(column, vectors) } else { Vec::new() };
-        RowSpace { vectors, column, lifts }
+        let (lifts, longest) =
+            if is_product { lifts(column, vectors) } else { (Vec::new(), 0.0) };
+        RowSpace { vectors, column, lifts, longest }
     }
 }
 
@@ -200,8 +224,12 @@ impl<V: Vectors> Space for RowSpace<'_, V> {
         ranks.extend(ids.iter().map(|id| {
             let query = center.query.as_ref();
             let score = query.and_then(|query| query.distance(self.vectors.vector(*id)));
-            let lift = self.lifts.get(*id as usize).map_or(0.0, |lift| lift * center.lift);
-            score.map(|s| s - lift).filter(|s| !s.is_nan()).unwrap_or(f32::INFINITY)
+            let rank = match self.lifts.get(*id as usize) {
+                None => score,
+                // The square of the distance: that of each length is that of the longest.
+                Some(lift) => score.map(|s| 2.0 * (self.longest + s - lift * center.lift).max(0.0)),
+            };
+            rank.filter(|rank| !rank.is_nan()).unwrap_or(f32::INFINITY)
         }));
     }
 
@@ -209,14 +237,25 @@ impl<V: Vectors> Space for RowSpace<'_, V> {
     fn prefetch(&self, id: u32) {
         prefetch_bytes(self.vectors.vector(id));
     }
+
+    fn has_products(&self) -> bool {
+        are_unlike(&self.lifts, self.longest)
+    }
+}
+
+/// True where vectors miss enough of the length of the longest that it matters, most of them.
+fn are_unlike(lifts: &[f32], longest: f32) -> bool {
+    let many = lifts.iter().filter(|lift| **lift * **lift > UNLIKE * longest).count();
+    many * 2 > lifts.len()
 }
 
 fn query_of(column: &VectorColumn, vector: &[u8]) -> Option<Query> {
     Query::new(column.element, column.metric, column.dimension, vector)
 }
 
-/// What is missing of each vector's length to the length of the longest, as another dimension.
-fn lifts(column: &VectorColumn, vectors: &impl Vectors) -> Vec<f32> {
+/// What is missing of each vector's length to the length of the longest, as another dimension, and the
+/// square of that length.
+fn lifts(column: &VectorColumn, vectors: &impl Vectors) -> (Vec<f32>, f32) {
     let mut floats = Vec::new();
     let mut square = |node| -> f32 {
         let dimension = column.dimension as usize;
@@ -226,5 +265,6 @@ fn lifts(column: &VectorColumn, vectors: &impl Vectors) -> Vec<f32> {
     };
     let squares: Vec<f32> = (0..vectors.count() as u32).map(&mut square).collect();
     let longest = squares.iter().copied().fold(0.0, f32::max);
-    squares.into_iter().map(|square| (longest - square).max(0.0).sqrt()).collect()
+    let lifts = squares.into_iter().map(|square| (longest - square).max(0.0).sqrt());
+    (lifts.collect(), longest)
 }

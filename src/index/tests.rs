@@ -100,7 +100,7 @@ fn file_of(
         max_neighbor_count: params.max_neighbor_count,
         ef_construction: params.ef_construction,
     };
-    let builder = GraphBuilder::new(space, density, base.as_ref());
+    let builder = GraphBuilder::new(space, density, base.as_ref(), None);
     let first = base.as_ref().map_or(0, |base| base.levels().len());
     let nodes: Vec<u32> = (first as u32..rows.count() as u32).collect();
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -146,7 +146,7 @@ impl Ranker for Exact {
 
 fn walk(graph: &HnswGraph, ranker: &impl Ranker, ef: usize) -> Vec<u32> {
     let mut found = Vec::new();
-    graph.search(ranker, ef, |id| {
+    graph.search(ranker, ef, |_, id| {
         found.push(id);
         true
     });
@@ -239,7 +239,7 @@ fn a_walk_that_keeps_everything_gives_every_node_nearest_first() {
         assert_eq!(found, (0..count as u32).collect::<Vec<_>>());
         assert!(walk(&graph, &Exact(scores.clone()), 0).is_empty());
         let mut taken = 0;
-        graph.search(&Exact(scores), 3, |_| {
+        graph.search(&Exact(scores), 3, |_, _| {
             taken += 1;
             false
         });

@@ -1,7 +1,6 @@
 //! One ranked list of rows from what several query vectors find.
 
 use std::ops::Range;
-use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use rayon::prelude::*;
@@ -11,6 +10,7 @@ use super::reply::Votes;
 use crate::error::Result;
 use crate::index::{Best, Candidate, RowSet, TopK};
 use crate::schema::{Aggregation, AggregationKind, Metric};
+use crate::segment::RecallSource;
 use crate::simd::Query;
 
 /// Vectors that one task scores when all rows are looked at.
@@ -70,7 +70,7 @@ impl Search<'_> {
         proposed.sort_unstable();
         proposed.dedup();
         // What nobody proposes may still have a higher sum.
-        self.walked.store(true, Ordering::Relaxed);
+        self.told.note(None, RecallSource::Unmeasured, 0);
         let best = scorer.of(&proposed);
         self.cancel.check()?;
         Ok(best)

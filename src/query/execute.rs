@@ -1,7 +1,6 @@
 //! From a plan and the segments of a snapshot to hits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use hashbrown::HashSet;
@@ -15,10 +14,12 @@ use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::{Best, Candidate, RowSet, TopK, TopRows};
 use crate::schema::{
-    Aggregation, AggregationKind, CollectionSchema, ForwardRow, KnnPlan, Value, VectorColumn,
+    Aggregation, AggregationKind, CollectionSchema, Effort, ForwardRow, KnnPlan, Value,
+    VectorColumn,
 };
 use crate::segment::{
-    ColumnIndex, GrowingView, Sealed, SegmentSearch, scan_growing, scan_sealed, search_index,
+    ColumnIndex, GrowingView, Outcome, Sealed, SegmentSearch, Told, scan_growing, scan_sealed,
+    search_index,
 };
 use crate::simd::Query;
 
@@ -238,7 +239,7 @@ pub fn execute(
     let allowed: Option<Vec<Arc<RowSet>>> =
         filter.map(|filter| segments.iter().map(|segment| filter.rows(segment)).collect());
     let allowed = allowed.as_deref();
-    let walked = &AtomicBool::new(false);
+    let told = &Told::default();
     let radius = plan.radius.filter(|_| kind != Some(AggregationKind::MaxSim));
     // What is hidden takes places among what an index finds.
     let hidden_vectors = |(segment, row): &(u32, u32)| {
@@ -264,7 +265,7 @@ pub fn execute(
         hidden,
         sequence,
         cancel,
-        walked,
+        told,
     };
     let found = match (plan.aggregation, plan.options.group) {
         (Some(aggregation), _) => search.together(aggregation).map(|(found, votes)| {
@@ -288,7 +289,10 @@ pub fn execute(
     let started = Instant::now();
     fetch(view, plan, found, limits.bytes_max, &mut reply)?;
     profile.merge_and_sort = started.elapsed();
-    reply.exact = !walked.load(Ordering::Relaxed);
+    reply.exact = told.is_exact();
+    reply.expected_recall = told.expected_recall();
+    reply.recall_source = told.source();
+    reply.effort = told.effort();
     reply.profile = profile;
     Ok(Some(reply))
 }
@@ -396,8 +400,8 @@ pub(super) struct Search<'a> {
     pub hidden: &'a [(u32, u32)],
     pub sequence: u64,
     pub cancel: &'a Cancel,
-    /// A graph was walked, which may have missed something.
-    pub walked: &'a AtomicBool,
+    /// Is told how well indexes were searched, which may have missed something.
+    pub told: &'a Told,
 }
 
 impl Search<'_> {
@@ -508,6 +512,9 @@ impl Search<'_> {
             },
             k: self.k,
             effort: self.plan.effort,
+            likeness: None,
+            keeps_promise: matches!(self.plan.effort, Effort::Recall(_)),
+            told: self.told,
             refine_k: self.plan.refine_k,
             sequence: self.sequence,
             segment: position as u32,
@@ -515,10 +522,10 @@ impl Search<'_> {
         };
         if let Some((sealed, index)) = self.index_of(segment) {
             if self.walk((sealed, index), &search, top)? {
-                self.walked.store(true, Ordering::Relaxed);
                 return Ok(());
             }
-            // The search ended short of k though more rows are live: the promise is kept by scanning.
+            // The search ended short of k though more rows are live, or what it found would not do: the
+            // promise is kept by scanning.
             let vectors = segment.vectors(self.plan.column);
             if self.place == Place::Socket && vectors * vector.len() as u64 > SHORT_BYTES {
                 return Err(Stop::TooLong);
@@ -563,7 +570,11 @@ impl Search<'_> {
         loop {
             let search = SegmentSearch { k: wanted, ..*search };
             let mut own = TopK::new(wanted, None);
-            let found = search_index(sealed, index, &search, &mut own)?.ok_or(Stop::TooLong)?;
+            let found = match search_index(sealed, index, &search, &mut own)? {
+                Outcome::Found(found) => found,
+                Outcome::TooLong => return Err(Stop::TooLong),
+                Outcome::Scan => return Ok(false),
+            };
             let own = own.into_sorted();
             let is_beyond = |radius: f32| own.last().is_some_and(|last| last.score > radius);
             let rows = if self.rows_once { rows_of(&own, self.k).len() } else { found };

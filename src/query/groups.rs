@@ -6,7 +6,6 @@
 //! returns, and reads the values only of rows that are near enough to count.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 
@@ -14,7 +13,7 @@ use super::execute::{Search, SegmentRef, Stop};
 use super::within::Admitted;
 use crate::index::{Best, Candidate, TopK, TopRows};
 use crate::schema::{Datum, Group, Number};
-use crate::segment::{ForwardColumn, GrowingView};
+use crate::segment::{ForwardColumn, GrowingView, Told};
 
 /// Rows looked for at first, as times the rows wanted, and how often twice as many are looked for then.
 const FIRST_FACTOR: usize = 2;
@@ -204,8 +203,8 @@ impl Search<'_> {
         let mut looked_for = wanted.saturating_mul(group.size).saturating_mul(FIRST_FACTOR);
         for _ in 0..=ROUNDS {
             let k = looked_for.saturating_add(self.spare);
-            let walked = AtomicBool::new(false);
-            let search = Search { k, walked: &walked, ..*self };
+            let told = Told::default();
+            let search = Search { k, told: &told, ..*self };
             if k as u64 > most || !search.has_index() {
                 break;
             }
@@ -213,7 +212,7 @@ impl Search<'_> {
             let is_all = found.len() < looked_for;
             let (grouped, is_full) = gather(&values, &found, wanted, group.size);
             if is_full || is_all {
-                self.walked.fetch_or(walked.into_inner(), Ordering::Relaxed);
+                self.told.add(&told);
                 return Ok(grouped);
             }
             looked_for = looked_for.saturating_mul(2);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::rows::VectorBatch;
 use crate::schema::ForwardRow;
+use crate::segment::RecallSource;
 
 /// One row found.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,13 @@ pub struct KnnReply {
     pub group_rows: Vec<Vec<u32>>,
     /// True when nothing nearer can have been missed: every row was looked at.
     pub exact: bool,
+    /// The share of the true nearest that is expected to be among these, 0 to 1, of the segment where it is
+    /// lowest; `None` where nothing was measured.
+    pub expected_recall: Option<f32>,
+    /// Where that comes from.
+    pub recall_source: RecallSource,
+    /// The most candidates kept, or lists looked into, in a segment; 0 where all rows were looked at.
+    pub effort: u32,
     /// Live rows that were searched.
     pub rows: u64,
     /// Where the time went.

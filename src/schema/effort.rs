@@ -6,6 +6,14 @@ use serde::{Deserialize, Serialize};
 /// The recall that queries aim at unless they, or their column, say otherwise: 0.95 is the promise, and
 /// this leaves room for queries unlike the rows that it was measured with.
 pub const RECALL_TARGET: f32 = 0.98;
+/// What is promised of queries that aim at [`RECALL_TARGET`].
+const PROMISE: f32 = 0.95;
+
+/// The recall that a query with that target is promised.
+pub fn promise(target: f32) -> f32 {
+    if target == RECALL_TARGET { PROMISE } else { target }
+}
+
 /// Rows that an index finds and that are scored exactly, as times k, unless the query says otherwise.
 pub const REFINE_K: f32 = 2.0;
 /// Candidates kept where nothing was measured.
@@ -14,8 +22,23 @@ const UNMEASURED: usize = 200;
 const CANDIDATES_MAX: usize = 65_536;
 /// How much farther than expected rows may be and still be where they are looked for.
 const LOCAL_SLACK: f64 = 1.1;
+/// How much harder is searched for queries unlike the rows where these were not measured.
+const HARDER: usize = 4;
+/// Neighbours whose recall is measured.
+const FEW: usize = 10;
+const MANY: usize = 100;
 /// The share of the misses a target allows that is kept in reserve: the sample is one of many.
 const RESERVE: f32 = 0.05;
+
+/// Whether a query is like the rows of a segment. Others are harder for an index: they lie between
+/// its rows or away from them, where links and lists lead less well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likeness {
+    /// As near to rows as these are to each other.
+    Like,
+    /// Farther, or of a metric that does not tell.
+    Unlike,
+}
 
 /// How hard an index is searched.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +54,9 @@ pub enum Effort {
 pub struct RecallPoint {
     /// Candidates kept while walking a graph, or inverted lists looked into.
     pub ef_search: u32,
+    /// Recall of the nearest; older manifests have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_1: Option<f32>,
     /// Recall of the 10 nearest.
     pub at_10: f32,
     /// Recall of the 100 nearest.
@@ -56,14 +82,75 @@ pub struct RecallCurve {
     /// Rows scored exactly while measuring, as times k.
     #[serde(default)]
     pub refine_k: Option<f32>,
+    /// The same as `points` for queries unlike the rows: at each effort, that of the kind of them that it
+    /// finds least for. Empty where it was not measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unlike: Vec<RecallPoint>,
+}
+
+/// What a search is to be tried with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    /// Candidates to keep, or lists to look into: 1 to 65536.
+    pub candidates: usize,
+    /// The recall that this was measured to find; `None` where nothing was measured.
+    pub expected: Option<f32>,
+    /// False where the target is beyond all that was measured.
+    pub is_enough: bool,
 }
 
 impl RecallCurve {
-    /// Candidates to keep for the `k` nearest with that effort.
+    /// Candidates to keep for the `k` nearest with that effort, for a query like the rows.
     pub fn candidates(&self, effort: Effort, k: usize) -> usize {
+        self.trial(effort, k, Likeness::Like).candidates
+    }
+
+    /// How to search for the `k` nearest with that effort, and what that is expected to find.
+    pub fn trial(&self, effort: Effort, k: usize, likeness: Likeness) -> Trial {
+        if likeness == Likeness::Unlike && self.unlike.is_empty() && !self.points.is_empty() {
+            let like = self.trial(effort, k, Likeness::Like);
+            let harder = match effort {
+                Effort::Candidates(_) => 1,
+                Effort::Recall(_) => HARDER,
+            };
+            let candidates = (like.candidates * harder).min(CANDIDATES_MAX);
+            return Trial { candidates, expected: None, is_enough: like.is_enough };
+        }
+        let points = self.points_of(likeness);
         match effort {
-            Effort::Candidates(count) => count,
-            Effort::Recall(target) => self.for_recall(target, k).clamp(1, CANDIDATES_MAX),
+            Effort::Candidates(candidates) => {
+                Trial { candidates, expected: expected(points, candidates, k), is_enough: true }
+            }
+            Effort::Recall(target) => {
+                let (candidates, is_enough) = for_recall(points, target, k);
+                let candidates = candidates.clamp(1, CANDIDATES_MAX);
+                Trial { candidates, expected: expected(points, candidates, k), is_enough }
+            }
+        }
+    }
+
+    /// How a query is searched for until more is known of it: where scores do not tell whether it is like
+    /// the rows, as one that is not.
+    pub fn likeness_at_first(&self) -> Likeness {
+        match self.tells_far() || self.unlike.is_empty() {
+            true => Likeness::Like,
+            false => Likeness::Unlike,
+        }
+    }
+
+    /// Whether anything was measured for such queries.
+    pub fn is_measured(&self, likeness: Likeness) -> bool {
+        match likeness {
+            Likeness::Like => !self.points.is_empty(),
+            Likeness::Unlike => !self.unlike.is_empty(),
+        }
+    }
+
+    /// The measurement for such queries, or that for queries like the rows where there is no other.
+    fn points_of(&self, likeness: Likeness) -> &[RecallPoint] {
+        match likeness {
+            Likeness::Unlike if !self.unlike.is_empty() => &self.unlike,
+            Likeness::Like | Likeness::Unlike => &self.points,
         }
     }
 
@@ -100,36 +187,81 @@ impl RecallCurve {
         (reach.at_10 > 0.0 && reach.at_100 > reach.at_10)
             .then(|| f64::from(reach.at_100 / reach.at_10).log10())
     }
+}
 
-    fn for_recall(&self, target: f32, k: usize) -> usize {
-        let target = target + (1.0 - target) * RESERVE;
-        let (ten, hundred) = (
-            self.reaching(target, |point| point.at_10),
-            self.reaching(target, |point| point.at_100),
-        );
-        let (Some(ten), Some(hundred)) = (ten, hundred) else { return UNMEASURED.max(2 * k) };
-        match k {
-            0..=10 => ten.ceil() as usize,
-            // In between, and beyond, by a straight line: each neighbour more wants as much more.
-            11..=100 => (ten + (hundred - ten).max(0.0) * (k - 10) as f32 / 90.0).ceil() as usize,
-            _ => (hundred * k as f32 / 100.0).ceil() as usize,
+/// Candidates for a recall of the `k` nearest, and whether these were measured to reach it.
+fn for_recall(points: &[RecallPoint], target: f32, k: usize) -> (usize, bool) {
+    let target = target + (1.0 - target) * RESERVE;
+    let ten = reaching(points, target, |point| point.at_10);
+    let hundred = reaching(points, target, |point| point.at_100);
+    let (Some((ten, reaches_ten)), Some((hundred, reaches_hundred))) = (ten, hundred) else {
+        return (UNMEASURED.max(2 * k), false);
+    };
+    match k {
+        0..FEW => {
+            // The first of the nearest can be harder to find than the others: it may be the only one of
+            // its kind, where these are of another.
+            let one = reaching(points, target, |point| point.at_1.unwrap_or(point.at_10));
+            let (one, reaches_one) = one.unwrap_or((ten, reaches_ten));
+            (one.max(ten).ceil() as usize, reaches_one && reaches_ten)
         }
+        FEW => (ten.ceil() as usize, reaches_ten),
+        // In between, and beyond, by a straight line: each neighbour more wants as much more.
+        ..=MANY => {
+            let share = (k - FEW) as f32 / (MANY - FEW) as f32;
+            let between = ten + (hundred - ten).max(0.0) * share;
+            (between.ceil() as usize, reaches_ten && reaches_hundred)
+        }
+        _ => ((hundred * k as f32 / MANY as f32).ceil() as usize, reaches_hundred),
     }
+}
 
-    /// The number of candidates that reaches a recall, between the points by a straight line, and twice
-    /// the last where none does.
-    fn reaching(&self, target: f32, of: impl Fn(&RecallPoint) -> f32) -> Option<f32> {
-        let points = &self.points;
-        let Some(place) = points.iter().position(|point| of(point) >= target) else {
-            return points.last().map(|last| 2.0 * last.ef_search as f32);
+/// The number of candidates that reaches a recall, between the points by a straight line; twice the last
+/// where none does, and false.
+fn reaching(
+    points: &[RecallPoint],
+    target: f32,
+    of: impl Fn(&RecallPoint) -> f32,
+) -> Option<(f32, bool)> {
+    let Some(place) = points.iter().position(|point| of(point) >= target) else {
+        return points.last().map(|last| (2.0 * last.ef_search as f32, false));
+    };
+    let above = points[place];
+    let Some(below) = place.checked_sub(1).map(|before| points[before]) else {
+        return Some((above.ef_search as f32, true));
+    };
+    let share = (target - of(&below)) / (of(&above) - of(&below)).max(f32::MIN_POSITIVE);
+    let step = above.ef_search as f32 - below.ef_search as f32;
+    Some((below.ef_search as f32 + step * share.clamp(0.0, 1.0), true))
+}
+
+/// The recall of the `k` nearest with so many candidates, between the points by a straight line.
+fn expected(points: &[RecallPoint], candidates: usize, k: usize) -> Option<f32> {
+    let at = |candidates: f32, of: &dyn Fn(&RecallPoint) -> f32| -> Option<f32> {
+        let after = points.iter().position(|point| point.ef_search as f32 >= candidates);
+        let Some(place) = after else { return points.last().map(of) };
+        let above = &points[place];
+        let Some(below) = place.checked_sub(1).map(|before| &points[before]) else {
+            // Fewer than were ever tried: at most in proportion.
+            return Some(of(above) * candidates / above.ef_search.max(1) as f32);
         };
-        let above = points[place];
-        let Some(below) = place.checked_sub(1).map(|before| points[before]) else {
-            return Some(above.ef_search as f32);
-        };
-        let share = (target - of(&below)) / (of(&above) - of(&below)).max(f32::MIN_POSITIVE);
-        let step = above.ef_search as f32 - below.ef_search as f32;
-        Some(below.ef_search as f32 + step * share.clamp(0.0, 1.0))
+        let step = (above.ef_search - below.ef_search).max(1) as f32;
+        let share = (candidates - below.ef_search as f32) / step;
+        Some(of(below) + (of(above) - of(below)) * share)
+    };
+    let candidates = candidates as f32;
+    match k {
+        0..FEW => {
+            let ten = at(candidates, &|point| point.at_10)?;
+            Some(ten.min(at(candidates, &|point| point.at_1.unwrap_or(point.at_10))?))
+        }
+        FEW => at(candidates, &|point| point.at_10),
+        ..=MANY => {
+            let share = (k - FEW) as f32 / (MANY - FEW) as f32;
+            let few = at(candidates, &|point| point.at_10)?;
+            Some(few + (at(candidates, &|point| point.at_100)? - few) * share)
+        }
+        _ => at(candidates * MANY as f32 / k as f32, &|point| point.at_100),
     }
 }
 
@@ -139,8 +271,8 @@ mod tests {
 
     #[test]
     fn a_recall_becomes_as_many_candidates_as_were_measured_to_reach_it() {
-        let point = |ef_search, at_10, at_100| RecallPoint { ef_search, at_10, at_100 };
-        let of = |points| RecallCurve { points, reach: None, refine_k: None };
+        let point = |ef_search, at_10, at_100| RecallPoint { ef_search, at_1: None, at_10, at_100 };
+        let of = |points| RecallCurve { points, ..RecallCurve::default() };
         let curve = of(vec![
             point(16, 0.5, 0.0),
             point(32, 0.9, 0.0),
@@ -158,13 +290,36 @@ mod tests {
         assert_eq!(RecallCurve::default().candidates(Effort::Recall(0.9), 10), 200);
         assert_eq!(RecallCurve::default().candidates(Effort::Recall(0.9), 500), 1_000);
         let low = of(vec![point(512, 0.4, 0.4)]);
-        assert_eq!(low.candidates(Effort::Recall(0.99), 10), 1_024);
+        let trial = low.trial(Effort::Recall(0.99), 10, Likeness::Like);
+        assert_eq!(trial, Trial { candidates: 1_024, expected: Some(0.4), is_enough: false });
+        assert!(curve.trial(Effort::Recall(0.9), 10, Likeness::Like).is_enough);
+    }
+
+    #[test]
+    fn queries_unlike_the_rows_have_a_measurement_of_their_own() {
+        let point =
+            |ef_search, at_10| RecallPoint { ef_search, at_1: None, at_10, at_100: at_10 };
+        let curve = RecallCurve {
+            points: vec![point(10, 0.5), point(20, 1.0)],
+            unlike: vec![point(10, 0.1), point(110, 0.6), point(210, 1.0)],
+            ..RecallCurve::default()
+        };
+        let at = |effort, likeness| curve.trial(effort, 10, likeness);
+        assert_eq!(at(Effort::Candidates(15), Likeness::Like).expected, Some(0.75));
+        let unlike = at(Effort::Candidates(60), Likeness::Unlike).expected;
+        assert!(unlike.is_some_and(|share| (share - 0.35).abs() < 1e-6));
+        assert!(at(Effort::Recall(0.9), Likeness::Unlike).candidates > 160);
+        let older = RecallCurve { unlike: Vec::new(), ..curve.clone() };
+        assert!(!older.is_measured(Likeness::Unlike) && older.is_measured(Likeness::Like));
+        let both = [Likeness::Like, Likeness::Unlike];
+        let trials = both.map(|likeness| older.trial(Effort::Recall(0.9), 10, likeness));
+        assert_eq!(trials[1], Trial { candidates: 4 * trials[0].candidates, expected: None, ..trials[0] });
     }
 
     #[test]
     fn rows_farther_than_rows_are_from_each_other_are_far() {
         let reach = Some(Reach { at_10: 1.0, at_100: 2.0 });
-        let curve = RecallCurve { points: Vec::new(), reach, refine_k: None };
+        let curve = RecallCurve { reach, ..RecallCurve::default() };
         assert!(!curve.is_far(0.9, 10, 1.0) && curve.is_far(1.1, 10, 1.0));
         assert!(!curve.is_far(1.9, 10, 0.1) && curve.is_far(2.1, 10, 0.1));
         assert!(!curve.is_far(1.9, 100, 1.0) && curve.is_far(2.1, 100, 1.0));

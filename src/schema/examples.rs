@@ -83,7 +83,7 @@ impl ExampleSums {
             let average = positive / positives;
             if negatives == 0.0 { average } else { average + (average - negative / negatives) }
         });
-        encode(self.element, numbers)
+        encode_numbers(self.element, numbers)
     }
 }
 
@@ -93,7 +93,9 @@ fn floats(element: ElementType, vector: &[u8]) -> Vec<f32> {
     floats
 }
 
-fn encode(element: ElementType, numbers: impl Iterator<Item = f64>) -> Bytes {
+/// A vector as it is stored, of its numbers: rounded to the nearest that the element type has, halves away
+/// from zero for whole numbers, and cut to its range. Empty for bits.
+pub fn encode_numbers(element: ElementType, numbers: impl Iterator<Item = f64>) -> Bytes {
     let whole = |number: f64, most: f64| number.round().clamp(-most - 1.0, most);
     match element {
         ElementType::Fp32 => {

@@ -28,9 +28,11 @@ pub use collection::{
     SchemaLimits, VectorColumn, check_name,
 };
 pub use datum::{Datum, Number};
-pub use effort::{Effort, RECALL_TARGET, REFINE_K, Reach, RecallCurve, RecallPoint};
+pub use effort::{
+    Effort, Likeness, RECALL_TARGET, REFINE_K, Reach, RecallCurve, RecallPoint, Trial, promise,
+};
 pub use evolution::{Alteration, NewForwardColumn, NewTtl, Ttl, VERSION_COLUMN, WRITE_TIME_COLUMN};
-pub use examples::{ExampleSums, Examples};
+pub use examples::{ExampleSums, Examples, encode_numbers};
 pub use filter::{FilterParam, RawFilter};
 pub use floats::decode_floats;
 pub use index_kind::{EffortParam, IndexKind, ListRows, Recipe};

@@ -6,12 +6,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use super::column_vectors::ColumnVectors;
+use super::index_recall::IndexRecall;
 use super::sealed::{SegmentContext, map_verified};
 use crate::error::{Error, Result};
-use crate::index::{BuildRun, Cells, CodeSpace, Codes, HnswGraph, RowSpace, Vectors, finalists};
+use crate::index::{
+    BuildRun, Cells, CodeSpace, Codes, Copies, HnswGraph, RowSpace, Vectors, finalists,
+};
 use crate::manifest::IndexEntry;
-use crate::native::{GraphParams, TrainedIndex, TrainedSpace, read_links};
-use crate::schema::{CollectionSchema, Effort, IndexKind, RecallCurve, Recipe, VectorColumn};
+use crate::native::{GraphParams, TrainedIndex, TrainedSpace, Tuning, read_links};
+use crate::schema::{CollectionSchema, Effort, IndexKind, Recipe, VectorColumn};
 
 /// The index of one column, and the rows that its nodes stand for.
 #[derive(Debug)]
@@ -19,7 +22,9 @@ pub struct ColumnIndex {
     /// The index; node ids count the vectors of the column, row after row.
     pub body: IndexBody,
     /// What searches of it find.
-    pub recall: RecallCurve,
+    recall: IndexRecall,
+    /// Nodes of a graph with identical vectors, of which a walk meets one; each group by the keys of rows.
+    copies: Option<Copies>,
     /// Row of each node, where some rows have no vector or several; else node and row are the same.
     pub(super) row_of_id: Option<Box<[u32]>>,
 }
@@ -94,6 +99,7 @@ impl ColumnIndex {
         let column = context.schema.columns.get(entry.column as usize);
         let column = column
             .ok_or_else(|| Error::damaged(&path, 0, "an index of a column that does not exist"))?;
+        let mut copies = None;
         let body = if let Some(params) = graph_params(column) {
             let read_graph = || -> Result<HnswGraph> {
                 let bytes = map_verified(context, folder, &entry.file)?;
@@ -101,7 +107,13 @@ impl ColumnIndex {
                 fitting(links.levels().len())?;
                 Ok(HnswGraph::new(&links))
             };
-            let (graph, codes) = rayon::join(read_graph, || Codes::new(column, vectors.iter()));
+            let (graph, (codes, found)) = rayon::join(read_graph, || {
+                rayon::join(|| Codes::new(column, vectors.iter()), || Copies::of(&vectors))
+            });
+            copies = found.map(|mut copies| {
+                copies.sort_by_key(|node| vectors.key(node));
+                copies
+            });
             IndexBody::Graph { graph: graph?, codes, cells: OnceLock::new() }
         } else if let Some((_, space)) = trained_params(column) {
             let bytes = map_verified(context, folder, &entry.file)?;
@@ -111,7 +123,8 @@ impl ColumnIndex {
         } else {
             return Err(Error::damaged(&path, 0, "an index of a column that has none"));
         };
-        Ok(ColumnIndex { body, recall: entry.recall.clone(), row_of_id: vectors.row_of_id })
+        let recall = IndexRecall::new(entry.recall.clone());
+        Ok(ColumnIndex { body, recall, copies, row_of_id: vectors.row_of_id })
     }
 
     /// True for a graph whose cells are yet to be made.
@@ -138,6 +151,11 @@ impl ColumnIndex {
         }
     }
 
+    /// What searches of it find.
+    pub fn recall(&self) -> &IndexRecall {
+        &self.recall
+    }
+
     /// Vectors.
     pub fn nodes(&self) -> usize {
         match &self.body {
@@ -158,6 +176,19 @@ impl ColumnIndex {
         ranked.saturating_add(scored.saturating_mul(vector_bytes))
     }
 
+    /// What the effort of a search is, where faiss searches; `None` for a graph of ours.
+    pub fn tuning(&self) -> Option<Tuning> {
+        match &self.body {
+            IndexBody::Graph { .. } => None,
+            IndexBody::Trained(index) => Some(index.tuning()),
+        }
+    }
+
+    /// Its nodes with identical vectors, of which a walk meets one.
+    pub fn copies(&self) -> Option<&Copies> {
+        self.copies.as_ref()
+    }
+
     /// The codes of its vectors, if it keeps some.
     pub fn codes(&self) -> Option<&Codes> {
         match &self.body {
@@ -168,7 +199,8 @@ impl ColumnIndex {
 
     /// Bytes of memory that codes (or what is trained) and links take.
     pub fn memory_bytes(&self) -> (usize, usize) {
-        let rows = self.row_of_id.as_deref().map_or(0, size_of_val);
+        let rows = self.row_of_id.as_deref().map_or(0, size_of_val)
+            + self.copies.as_ref().map_or(0, Copies::memory_bytes);
         match &self.body {
             IndexBody::Graph { graph, codes, cells } => {
                 let codes = codes.as_ref().map_or(0, Codes::memory_bytes);

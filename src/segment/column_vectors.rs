@@ -23,6 +23,13 @@ impl<'a> ColumnVectors<'a> {
         vector.unwrap_or_default()
     }
 
+    /// The key of the row that a node stands for; 0 where there is none.
+    pub fn key(&self, node: u32) -> u64 {
+        let row = self.row_of_id.as_ref().map_or(node, |rows| rows[node as usize]);
+        let found = self.rows.locate(row);
+        found.and_then(|(batch, at)| batch.rows.keys.get(at).copied()).unwrap_or_default()
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone {
         (0..self.count()).map(|node| self.get(node as u32))
     }

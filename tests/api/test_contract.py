@@ -68,7 +68,7 @@ ENUMS = {
     "ElementType": ("Element", {"unspecified"}), "ValueType": ("ValueType", {"unspecified"}),
     "Metric": ("Metric", {"unspecified"}), "ScoreShape": ("ScoreShape", set()),
     "Kind": ("AggregationKind", {"unspecified"}), "Operation": ("Operation", {"unspecified"}),
-    "RowFailureCode": ("FailureCode", set()),
+    "RowFailureCode": ("FailureCode", set()), "RecallSource": ("RecallSource", set()),
 }
 
 

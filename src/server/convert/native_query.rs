@@ -8,6 +8,7 @@ use super::columnar::{known_element, value, wire_value};
 use super::rows::vector_columns;
 use crate::error::{Error, Result};
 use crate::query::{Hit, KnnReply, Votes};
+use crate::segment::RecallSource;
 use crate::schema::{
     Aggregation, AggregationKind, Examples, FilterParam, ForwardChoice, GroupBy, KnnRequest,
     Metric, QueryOptions, RawFilter, RawQueryVectors, ScoreShape, SearchParams, VectorColumn,
@@ -153,9 +154,21 @@ pub(in crate::server) fn query_reply(
     wire::QueryReply {
         results: results.collect(),
         exact: reply.exact,
+        expected_recall: reply.expected_recall,
+        recall_source: recall_source(reply.recall_source).into(),
+        effort: reply.effort,
         rows: reply.rows,
         queue_us: super::query::micros(reply.profile.queue),
         elapsed_us: super::query::micros(elapsed()),
+    }
+}
+
+fn recall_source(source: RecallSource) -> wire::RecallSource {
+    match source {
+        RecallSource::Exact => wire::RecallSource::Exact,
+        RecallSource::Live => wire::RecallSource::Live,
+        RecallSource::Sample => wire::RecallSource::Sample,
+        RecallSource::Unmeasured => wire::RecallSource::Unmeasured,
     }
 }
 
@@ -350,10 +363,15 @@ mod tests {
             exact: true,
             rows: 2,
             profile: QueryProfile { queue: Duration::from_micros(3), ..Default::default() },
+            expected_recall: Some(0.5),
+            recall_source: RecallSource::Live,
+            effort: 40,
         };
         let names = ["a".to_owned(), "b".to_owned()];
         let reply = query_reply(reply, &names, &[], || Duration::from_micros(8));
         assert_eq!((reply.exact, reply.rows, reply.queue_us, reply.elapsed_us), (true, 2, 3, 8));
+        assert_eq!((reply.expected_recall, reply.effort), (Some(0.5), 40));
+        assert_eq!(reply.recall_source(), wire::RecallSource::Live);
         let [first, second] = &reply.results[..] else { panic!("two query vectors") };
         assert_eq!((&first.keys[..], &first.scores[..]), (&[7, 9][..], &[7.0, 9.0][..]));
         let unset = || wire::Value { kind: None };

@@ -28,12 +28,46 @@ pub(super) struct QueryResult {
     elapsed_us: u64,
     /// Microseconds of these that the query waited for others.
     queue_us: u64,
+    /// The share of the true nearest that is expected to be among those found: of the segment where it is
+    /// lowest, as measured with queries like this one; 1 when `exact`. `null` where nothing was measured.
+    #[schema(minimum = 0, maximum = 1)]
+    expected_recall: Option<f32>,
+    recall_source: RecallSource,
+    /// The most candidates kept while a graph was walked, or lists looked into, in any segment; 0 where all
+    /// rows were looked at.
+    effort: u32,
+}
+
+/// Where an expected recall comes from: all rows were looked at; queries that were really asked were
+/// compared with exact answers; queries made of the rows were, when the index was built; nothing was
+/// measured.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum RecallSource {
+    Exact,
+    Live,
+    Sample,
+    Unmeasured,
+}
+
+impl From<wire::RecallSource> for RecallSource {
+    fn from(source: wire::RecallSource) -> Self {
+        match source {
+            wire::RecallSource::Exact => RecallSource::Exact,
+            wire::RecallSource::Live => RecallSource::Live,
+            wire::RecallSource::Sample => RecallSource::Sample,
+            wire::RecallSource::Unmeasured => RecallSource::Unmeasured,
+        }
+    }
 }
 
 impl QueryResult {
     /// The answer of a collection of this declaration.
     pub(super) fn new(reply: wire::QueryReply, schema: &CollectionSchema, keys: KeyForm) -> Self {
         QueryResult {
+            expected_recall: reply.expected_recall,
+            recall_source: reply.recall_source().into(),
+            effort: reply.effort,
             results: reply.results.into_iter().map(|hits| Hits::new(hits, schema, keys)).collect(),
             exact: reply.exact,
             rows: reply.rows,

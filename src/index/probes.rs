@@ -1,0 +1,141 @@
+//! Queries that a segment's index is measured with before anybody has asked one: rows, and queries that
+//! are made of rows but are none. Averages, texts among pictures and noise are harder for an index than
+//! what it holds.
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::space::Vectors;
+use crate::schema::{Metric, VectorColumn, decode_floats, encode_numbers};
+
+/// Rows looked at to tell how far numbers are spread.
+const SPREAD_ROWS: usize = 256;
+/// How far rows are moved, in standard deviations of all numbers.
+const MOVED: f64 = 2.0;
+/// How many times the spread of rows is far away.
+const FAR: f64 = 10.0;
+
+/// What a query of the sample is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// A row, searched for as if it were not there.
+    Row,
+    /// The average of two rows.
+    Between,
+    /// Numbers spread as those of rows are, each by itself.
+    Noise,
+    /// A row, moved by the same in each dimension.
+    Moved,
+    /// Noise, far away from all rows.
+    Far,
+}
+
+/// The kinds of queries unlike the rows.
+pub const UNLIKE: [ProbeKind; 4] =
+    [ProbeKind::Between, ProbeKind::Noise, ProbeKind::Moved, ProbeKind::Far];
+
+/// Makes queries unlike the rows, always the same ones of the same rows.
+pub struct ProbeMaker<'a, V> {
+    column: &'a VectorColumn,
+    vectors: &'a V,
+    /// Mean and standard deviation of each number.
+    spread: Vec<(f64, f64)>,
+    rng: StdRng,
+}
+
+impl<'a, V: Vectors> ProbeMaker<'a, V> {
+    /// Looks at some of the vectors, of which there must be one.
+    pub fn new(column: &'a VectorColumn, vectors: &'a V) -> Self {
+        let dimension = column.dimension as usize;
+        let (mut sums, mut squares) = (vec![0f64; dimension], vec![0f64; dimension]);
+        let (mut floats, wanted) = (Vec::new(), SPREAD_ROWS.min(vectors.count()));
+        for place in 0..wanted {
+            let node = (place * vectors.count() / wanted) as u32;
+            decode_floats(vectors.vector(node), column.element, dimension, false, &mut floats);
+            for (at, number) in floats.iter().map(|x| f64::from(*x)).enumerate() {
+                sums[at] += number;
+                squares[at] += number * number;
+            }
+        }
+        let count = wanted.max(1) as f64;
+        let spread = sums.iter().zip(&squares).map(|(sum, square)| {
+            let mean = sum / count;
+            (mean, (square / count - mean * mean).max(0.0).sqrt())
+        });
+        let spread = spread.collect();
+        ProbeMaker { column, vectors, spread, rng: StdRng::seed_from_u64(0) }
+    }
+
+    /// A query of a kind, as stored vectors are; `None` for kinds that the column has not.
+    pub fn make(&mut self, kind: ProbeKind) -> Option<Bytes> {
+        if self.column.element.is_binary() {
+            return self.make_bits(kind);
+        }
+        // Lengths of queries do not change the order of inner products and cosines.
+        let has_far =
+            !matches!(self.column.metric, Metric::InnerProduct | Metric::Cosine | Metric::Hamming);
+        let numbers = match kind {
+            ProbeKind::Row => return None,
+            ProbeKind::Between => {
+                let (one, other) = (self.row(), self.row());
+                one.iter().zip(&other).map(|(a, b)| (a + b) / 2.0).collect()
+            }
+            ProbeKind::Noise => self.noise(1.0),
+            ProbeKind::Far if has_far => self.noise(FAR),
+            ProbeKind::Far => return None,
+            ProbeKind::Moved => {
+                let variances = self.spread.iter().map(|(_, deviation)| deviation * deviation);
+                let mean = variances.sum::<f64>() / self.spread.len().max(1) as f64;
+                let row = self.row();
+                row.iter().map(|x| x + MOVED * mean.sqrt()).collect::<Vec<f64>>()
+            }
+        };
+        Some(encode_numbers(self.column.element, numbers.into_iter()))
+    }
+
+    fn random_row(&mut self) -> &'a [u8] {
+        let node = self.rng.random_range(0..self.vectors.count().max(1) as u32);
+        self.vectors.vector(node)
+    }
+
+    fn row(&mut self) -> Vec<f64> {
+        let (vector, mut floats) = (self.random_row(), Vec::new());
+        let dimension = self.column.dimension as usize;
+        decode_floats(vector, self.column.element, dimension, false, &mut floats);
+        floats.into_iter().map(f64::from).collect()
+    }
+
+    /// Normally distributed numbers around the mean of each dimension.
+    fn noise(&mut self, times: f64) -> Vec<f64> {
+        let rng = &mut self.rng;
+        let one = |(mean, deviation): &(f64, f64)| mean + times * deviation * normal(rng);
+        self.spread.iter().map(one).collect()
+    }
+
+    fn make_bits(&mut self, kind: ProbeKind) -> Option<Bytes> {
+        let one = self.random_row();
+        let mask: Vec<u8> = one.iter().map(|_| self.rng.random()).collect();
+        match kind {
+            ProbeKind::Between => {
+                let other = self.random_row();
+                let mixed = one.iter().zip(other).zip(&mask);
+                Some(mixed.map(|((a, b), mask)| (a & mask) | (b & !mask)).collect())
+            }
+            ProbeKind::Noise => Some(mask.into()),
+            // A quarter of the bits turned.
+            ProbeKind::Moved => {
+                let turned = one.iter().zip(&mask).map(|(a, mask)| a ^ (mask & self.rng.random::<u8>()));
+                Some(turned.collect())
+            }
+            ProbeKind::Row | ProbeKind::Far => None,
+        }
+    }
+}
+
+/// A normally distributed number (Box & Muller, 1958).
+fn normal(rng: &mut StdRng) -> f64 {
+    let (radius, angle): (f64, f64) = (rng.random_range(f64::MIN_POSITIVE..1.0), rng.random());
+    (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+}
+

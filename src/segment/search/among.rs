@@ -1,0 +1,317 @@
+//! Searching a graph where only some rows may be found (decision 0013).
+
+use std::cell::RefCell;
+
+use hashbrown::HashMap;
+
+use super::look::Look;
+use super::{Finding, Found, Met};
+use crate::cancel::CANCEL_ROWS;
+use crate::index::{Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, is_scan_quicker, to_score};
+use crate::schema::{Effort, Likeness};
+
+/// Allowed rows are looked at one by one where they are at most this many times the nodes that a walk
+/// would meet.
+const SCAN_STEPS: usize = 3;
+/// The same where there are cells: finding these and trying their rows takes as long as looking at so
+/// many.
+const SCAN_ROWS: usize = 3_000;
+/// Allowed rows that a walk begins with: the regions it may go through need not touch each other.
+const SEEDS: usize = 400;
+/// Up to this share, the allowed rows of the cells near the query are looked at.
+const FEW: f64 = 0.12;
+/// From this share on, all nodes are walked and those not allowed left out.
+const MOSTLY: f64 = 0.18;
+/// How much harder is searched among allowed nodes alone, which lie less close.
+const AMONG: f64 = 1.5;
+/// How many times what is wanted is expected among the nodes of a walk that leaves others out.
+const EXPECTED: f64 = 1.5;
+/// Where scores do not tell what is far: rows are elsewhere when near the query there are fewer of them
+/// than this share of what there would be were they anywhere.
+const SPARSE_NEAR: f64 = 0.75;
+/// The same, when more than one of so many of those found come from the farther half of the cells.
+const LATE: usize = 20;
+/// Nodes near the query that are looked at to tell that.
+const NEAR_MAX: usize = 4_096;
+/// Walks tried where most rows may be found.
+const ROUNDS: usize = 4;
+
+impl Finding<'_> {
+    /// [`Finding::walk`] where only some rows may be found.
+    pub(super) fn walk_among(
+        &self,
+        allowed: &RowSet,
+        (graph, cells): (&HnswGraph, Option<&Cells>),
+        ranker: &impl Ranker,
+        (ef, likeness): (usize, Likeness),
+    ) -> Met {
+        let k = self.search.k;
+        let share = self.allowed as f64 / graph.len().max(1) as f64;
+        let cells = cells.filter(|_| share <= FEW);
+        let steps = SCAN_STEPS * ef * graph.width();
+        if self.allowed <= cells.map_or(steps, |_| steps.min(SCAN_ROWS)) {
+            return self.look_at_each(allowed, ranker);
+        }
+        if share >= MOSTLY
+            && let Some(met) = self.walk_mostly(graph, ranker, (ef, likeness, share))
+        {
+            return met;
+        }
+        let ef = (ef as f64 * AMONG) as usize;
+        let mut found = Found::default();
+        let tells_far = self.index.recall().tells_far();
+        let mut is_elsewhere = false;
+        match cells {
+            Some(cells) => {
+                let is_local;
+                (found.nodes, is_local) = self.look_into(cells, allowed, (graph, share), ranker);
+                is_elsewhere = !tells_far && !is_local;
+            }
+            None => {
+                if !tells_far {
+                    let near = self.count_near(allowed, (graph, share), ranker);
+                    is_elsewhere = self.is_sparse(near, share);
+                }
+                if !is_elsewhere {
+                    self.walk_admitted(allowed, graph, ranker, (ef, 0), &mut found);
+                }
+            }
+        }
+        if found.len() >= k && !is_elsewhere && !self.is_far(&found.nodes, share) {
+            return Met::Nodes(self.clear(&found.nodes, ranker));
+        }
+        // Where the query is, rows may be farther from each other than elsewhere.
+        if found.len() >= k && tells_far {
+            // What is nearest of all, whether it may be found or not.
+            let mut near = Vec::new();
+            graph.search(ranker, ef, |rank, id| {
+                if self.is_live(self.index.row(id)) {
+                    near.push((rank, id));
+                }
+                near.len() < self.finalists
+            });
+            if !self.is_farther(&found.nodes, &near, share) {
+                return Met::Nodes(self.clear(&found.nodes, ranker));
+            }
+        }
+        // What is allowed is elsewhere. Few are sooner looked at one by one.
+        if cells.is_none() && tells_far {
+            found.clear();
+            self.walk_admitted(allowed, graph, ranker, (ef, SEEDS), &mut found);
+            if found.len() >= k && !self.is_far(&found.nodes, share) {
+                return Met::Nodes(self.clear(&found.nodes, ranker));
+            }
+        }
+        match self.can_look_at_each() {
+            true => self.look_at_each(allowed, ranker),
+            false => Met::TooLong,
+        }
+    }
+
+    /// [`Finding::walk_among`] where most rows may be found: all nodes are walked, and those that may not
+    /// be are left out. The k-th of the others is then one of more that were met, and as many candidates
+    /// are kept as it takes to find these. `None` where other ways are better.
+    fn walk_mostly(
+        &self,
+        graph: &HnswGraph,
+        ranker: &impl Ranker,
+        (ef, mut likeness, share): (usize, Likeness, f64),
+    ) -> Option<Met> {
+        let (k, recall) = (self.search.k, self.index.recall());
+        let mut ef = (ef as f64 / share.sqrt()).max(EXPECTED * k as f64 / share) as usize;
+        let mut found = Found::default();
+        for _ in 0..ROUNDS {
+            if self.is_too_long(graph, ef) {
+                return Some(Met::TooLong);
+            }
+            found.clear();
+            let (mut met, mut of_kth) = (0, 0);
+            graph.search(ranker, ef, |rank, id| {
+                met += 1;
+                self.take(rank, id, &mut found);
+                if found.len() >= k && of_kth == 0 {
+                    of_kth = met;
+                }
+                true
+            });
+            if found.len() < k {
+                return None;
+            }
+            if self.is_far(&found.nodes, share) {
+                likeness = Likeness::Unlike;
+            }
+            let wanted = recall.trial(self.search.effort, of_kth, likeness).candidates;
+            let is_explicit = matches!(self.search.effort, Effort::Candidates(_));
+            if is_explicit || wanted <= ef || met < ef {
+                return Some(Met::Nodes(self.clear(&found.nodes, ranker)));
+            }
+            ef = wanted;
+            if is_scan_quicker(ef, graph.width(), self.allowed) {
+                break;
+            }
+        }
+        match self.can_look_at_each() {
+            true => self.search.allowed.map(|allowed| self.look_at_each(allowed, ranker)),
+            false => Some(Met::TooLong),
+        }
+    }
+
+    /// Adds to `found` what a walk among allowed nodes alone finds that begins with `seeds` of them.
+    fn walk_admitted(
+        &self,
+        allowed: &RowSet,
+        graph: &HnswGraph,
+        ranker: &impl Ranker,
+        (ef, seeds): (usize, usize),
+        found: &mut Found,
+    ) {
+        let index = self.index;
+        let seeds = allowed.spread(seeds).filter_map(|row| index.ids(row).next());
+        let seeds: Vec<u32> = seeds.collect();
+        let take = |rank: f32, id: u32| {
+            self.take(rank, id, found);
+            true
+        };
+        // The innermost loop of a walk has nothing to spare for a map that most columns lack.
+        match index.row_of_id.is_none() && index.copies().is_none() {
+            true => graph.search_admitted(ranker, ef, &seeds, |id| allowed.contains(id), take),
+            false => {
+                let known = RefCell::default();
+                let admits = |id: u32| self.may_be_found(allowed, id, &known);
+                graph.search_admitted(ranker, ef, &seeds, admits, take);
+            }
+        }
+    }
+
+    pub(super) fn can_look_at_each(&self) -> bool {
+        let codes = self.index.codes().map(Codes::row_bytes);
+        let row_bytes = codes.unwrap_or(self.search.vector.len()) as u64;
+        (self.allowed as u64).saturating_mul(row_bytes) <= self.search.scan_bytes_max
+    }
+
+    /// The nearest of the allowed nodes: few enough to look at each, or too far away for the index. Where
+    /// ranks do not tell them apart, a scan does.
+    fn look_at_each(&self, allowed: &RowSet, ranker: &impl Ranker) -> Met {
+        let found = self.ranked(allowed, ranker);
+        let count = to_score(&found, self.search.k, self.finalists, |rank| ranker.deviation(rank));
+        match count {
+            None if found.len() < self.allowed => Met::Scan,
+            count => Met::Nodes(self.first(&found, count.unwrap_or(found.len()))),
+        }
+    }
+
+    /// The same where ranks are exact.
+    pub(super) fn nearest_of(&self, allowed: &RowSet, ranker: &impl Ranker) -> Vec<u32> {
+        self.first(&self.ranked(allowed, ranker), self.finalists)
+    }
+
+    /// The allowed nodes of least rank, in order: more than finalists.
+    fn ranked(&self, allowed: &RowSet, ranker: &impl Ranker) -> Vec<(f32, u32)> {
+        let mut look = Look::new(ranker, self.finalists * WIDER);
+        let mut rows = allowed.iter().peekable();
+        while rows.peek().is_some() && !self.search.cancel.is_set() {
+            for row in rows.by_ref().take(CANCEL_ROWS) {
+                if self.is_live(row) {
+                    self.index.ids(row).for_each(|id| look.at(id));
+                }
+            }
+        }
+        look.into_nearest()
+    }
+
+    /// How many of the nodes nearest to the query are allowed, and how many these are.
+    fn count_near(
+        &self,
+        allowed: &RowSet,
+        (graph, share): (&HnswGraph, f64),
+        ranker: &impl Ranker,
+    ) -> (usize, usize) {
+        let (mut met, mut looked_at) = (0, 0);
+        graph.search(ranker, self.near_wanted(share), |_, id| {
+            let row = self.index.row(id);
+            looked_at += 1;
+            met += usize::from(allowed.contains(row) && self.is_live(row));
+            true
+        });
+        (met, looked_at)
+    }
+
+    /// Nodes near the query among which there are twice as many as wanted, were the allowed ones anywhere.
+    pub(super) fn near_wanted(&self, share: f64) -> usize {
+        ((2.0 * self.search.k as f64 / share) as usize).clamp(1, NEAR_MAX)
+    }
+
+    /// True when fewer nodes were met than there would be were the allowed ones anywhere, of so many
+    /// looked at near the query.
+    pub(super) fn is_sparse(&self, (met, looked_at): (usize, usize), share: f64) -> bool {
+        (met as f64) < SPARSE_NEAR * share * self.live * looked_at as f64
+    }
+
+    /// The nearest of the allowed nodes in the cells near the query, and whether these are as many as they
+    /// would be were they anywhere, and the nearest of them in the nearest cells: else there may be nearer
+    /// ones in other cells.
+    fn look_into(
+        &self,
+        cells: &Cells,
+        allowed: &RowSet,
+        (graph, share): (&HnswGraph, f64),
+        ranker: &impl Ranker,
+    ) -> (Vec<(f32, u32)>, bool) {
+        let (mut met, mut looked_at, mut cell) = (0, 0, 0);
+        let mut late = Vec::new();
+        let probes = cells.probes(self.search.effort, self.search.k, share);
+        let mut look = Look::new(ranker, self.finalists * WIDER);
+        cells.search(graph, ranker, probes, |members| {
+            looked_at += members.len();
+            cell += 1;
+            for id in members {
+                let row = self.index.row(*id);
+                if allowed.contains(row) && self.is_live(row) {
+                    met += 1;
+                    look.at(*id);
+                    if cell > probes / 2 {
+                        late.push(*id);
+                    }
+                }
+            }
+        });
+        let (found, k) = (look.into_nearest(), self.search.k);
+        late.sort_unstable();
+        let late = found.iter().take(k).filter(|(_, id)| late.binary_search(id).is_ok()).count();
+        let is_all = looked_at == graph.len();
+        (found, is_all || late <= k / LATE && !self.is_sparse((met, looked_at), share))
+    }
+
+    /// True when what was found is farther away than what is nearest to the query tells, where only a
+    /// share of all may be found.
+    fn is_farther(&self, found: &[(f32, u32)], near: &[(f32, u32)], share: f64) -> bool {
+        match (self.score_of_kth(found), self.score_of_kth(near)) {
+            (Some(last), Some(near)) => self.index.recall().is_farther(last, near, share),
+            _ => true,
+        }
+    }
+
+    /// True when what was found is farther away than neighbours are, where only a share of all may be
+    /// found.
+    fn is_far(&self, found: &[(f32, u32)], share: f64) -> bool {
+        let last = self.score_of_kth(found);
+        last.is_none_or(|score| self.index.recall().is_far(score, self.search.k, share))
+    }
+
+    fn score_of_kth(&self, found: &[(f32, u32)]) -> Option<f32> {
+        found.get(self.search.k.checked_sub(1)?).and_then(|(_, id)| self.score(*id))
+    }
+
+    /// True where a node, or a copy of it, may be found. `known` remembers that of copies.
+    fn may_be_found(&self, allowed: &RowSet, id: u32, known: &RefCell<HashMap<u32, bool>>) -> bool {
+        let contains = |id: u32| allowed.contains(self.index.row(id));
+        let group = self.index.copies().and_then(|copies| Some((copies, copies.group(id)?)));
+        match group {
+            None => contains(id),
+            Some((copies, group)) => {
+                let is_any = || copies.members(group).iter().any(|id| contains(*id));
+                *known.borrow_mut().entry(group).or_insert_with(is_any)
+            }
+        }
+    }
+}
