@@ -2,7 +2,13 @@
 //! neighbours lie closer together than that noise, more of them are to be looked at.
 
 /// Ranks that are within so many standard deviations of the k-th may be better than it.
-const REACH: f32 = 2.5;
+const REACH: f32 = 2.0;
+/// The same in a crowd, where the least ranks are those that noise made least: the k-th of all true ones
+/// lies so much higher.
+const REACH_IN_A_CROWD: f32 = 5.5;
+const LIFT_IN_A_CROWD: f32 = 2.5;
+/// So many times as many as are scored at least make a crowd.
+const CROWD: usize = 2;
 /// The share of the k nearest that may be expected beyond what was found.
 const BEYOND: f32 = 0.005;
 /// Turns a logistic curve into nearly the normal distribution (Bowling et al., 2009).
@@ -29,7 +35,10 @@ pub fn to_score(
     if deviation <= 0.0 {
         return Some(least);
     }
-    let within = found.partition_point(|(rank, _)| *rank <= edge + REACH * deviation);
+    let within = |reach: f32| found.partition_point(|(rank, _)| *rank <= edge + reach * deviation);
+    let is_crowd = within(REACH) > CROWD * least;
+    let within = within(if is_crowd { REACH_IN_A_CROWD } else { REACH });
+    let edge = if is_crowd { edge + LIFT_IN_A_CROWD * deviation } else { edge };
     if within < count {
         return Some(within.max(least));
     }
@@ -53,7 +62,9 @@ mod tests {
         let ranks: Vec<f32> = (0..100).map(|place| place as f32).collect();
         assert_eq!(to_score(&ranks, 10, 25, 0.0), Some(25));
         assert_eq!(to_score(&ranks, 10, 25, 1.0), Some(25));
-        assert_eq!(to_score(&ranks, 10, 25, 10.0), Some(35));
+        assert_eq!(to_score(&ranks, 10, 25, 10.0), Some(30));
+        let crowd: Vec<f32> = (0..1_000).map(|place| (place / 4) as f32).collect();
+        assert_eq!(to_score(&crowd, 10, 25, 10.0), Some(232));
         assert_eq!(to_score(&ranks, 10, 500, 1.0), Some(100));
         assert_eq!(to_score(&ranks[..5], 10, 25, 1.0), Some(5));
         assert_eq!(to_score(&[], 10, 25, 1.0), Some(0));
