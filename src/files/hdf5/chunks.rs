@@ -220,17 +220,16 @@ impl Tree {
             )));
         }
         let node_bytes = node_bytes as usize;
-        let mut most = vec![(node_bytes.saturating_sub(NODE_BYTES) / record_bytes) as u64];
-        let own_width = width(most[0]);
-        let (mut all, mut all_width) = (vec![most[0]], vec![0]);
-        for level in 1..=depth {
-            let link = frame.address + own_width + all_width[level - 1];
+        let leaf = (node_bytes.saturating_sub(NODE_BYTES) / record_bytes) as u64;
+        let own_width = width(leaf);
+        // Leaves do not tell what is below them; other nodes have room for the most that may be.
+        let (mut below, mut all_width) = (leaf, vec![0]);
+        for level in 0..depth {
+            let link = frame.address + own_width + all_width[level];
             let room = node_bytes.saturating_sub(NODE_BYTES + link);
-            let records = (room / (record_bytes + link)) as u64;
-            most.push(records);
-            let below = all[level - 1];
-            all.push(records.saturating_add(1).saturating_mul(below).saturating_add(records));
-            all_width.push(width(all[level]));
+            let own = (room / (record_bytes + link)) as u64;
+            below = own.saturating_add(1).saturating_mul(below).saturating_add(own);
+            all_width.push(width(below));
         }
         let is_filtered = kind == FILTERED;
         Ok(Tree {
@@ -256,7 +255,7 @@ impl Tree {
         let mut left = vec![(self.root, self.root_records, self.depth)];
         let mut seen = 0u64;
         while let Some((address, count, level)) = left.pop() {
-            seen += count as u64;
+            seen = seen.saturating_add(count as u64);
             // A node without records is no node: the walk ends.
             if count == 0 && self.records > 0 || seen > self.records {
                 return Err(Fault::new("a B-tree that has other chunks than it says"));
@@ -264,11 +263,11 @@ impl Tree {
             if count == 0 {
                 continue;
             }
-            let link = frame.address
-                + self.own_width
-                + self.all_width.get(level.wrapping_sub(1)).unwrap_or(&0);
-            let links = if level == 0 { 0 } else { (count + 1) * link };
-            let bytes = NODE_BYTES - 4 + count * self.record_bytes + links;
+            // What a node says of those below it, and how many there are.
+            let below = level.checked_sub(1).and_then(|below| self.all_width.get(below));
+            let link = below.map_or(0, |width| frame.address + self.own_width + width);
+            let children = if level == 0 { 0 } else { count + 1 };
+            let bytes = NODE_BYTES - 4 + count * self.record_bytes + children * link;
             if bytes + 4 > self.node_bytes {
                 return Err(Fault::new("a B-tree with a node that has too many chunks"));
             }
@@ -282,11 +281,10 @@ impl Tree {
             for _ in 0..count {
                 each(fields.bytes(self.record_bytes)?)?;
             }
-            for _ in 0..if level == 0 { 0 } else { count + 1 } {
+            for _ in 0..children {
+                let mut fields = Fields(fields.bytes(link)?);
                 let child = fields.number(frame.address)?;
-                let records = fields.number(self.own_width)? as usize;
-                fields.bytes(self.all_width[level - 1])?;
-                left.push((child, records, level - 1));
+                left.push((child, fields.number(self.own_width)? as usize, level - 1));
             }
         }
         Ok(())

@@ -132,7 +132,7 @@ impl Source for Shown {
 fn leave_out_soft_links(node: &mut [u8]) {
     let [_, _, _, _, _, _, low, high, entries @ ..] = node else { return };
     let count = usize::from(u16::from_le_bytes([*low, *high]));
-    if count == 0 || entries.len() % count != 0 {
+    if count == 0 || !entries.len().is_multiple_of(count) {
         return;
     }
     let each = entries.len() / count;
