@@ -4,7 +4,11 @@
 //! <https://github.com/erikbern/ann-benchmarks>
 //!
 //! The library reads any file, ours or hostile, without unsafe code; what it would take memory for is
-//! held against the size of the file first.
+//! held against the size of the file first. What it does not know, or would read as other numbers, is found
+//! in the headers of the data sets:
+//!
+//! - `view`: the file as the library is shown it; `header`: the messages of an object.
+//! - `chunks`: what HDF5 2.0 writes otherwise; `numbers`: what elements are.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,10 +21,16 @@ use arrow_array::{ArrayRef, ArrowPrimitiveType, BooleanArray, LargeStringArray};
 use arrow_buffer::Buffer;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use half::f16;
-use hdf5_pure::{
-    AttrValue, ChunkCacheConfig, DType, Dataset, Datatype, DatatypeByteOrder, Error, File,
-    FileAccessProperties, Layout,
-};
+use hdf5_pure::{AttrValue, ChunkCacheConfig, Dataset, Error, File, FileAccessProperties, Layout};
+
+mod chunks;
+mod header;
+mod numbers;
+mod view;
+
+use header::{Frame, Header};
+use numbers::{Details, Item, Order};
+use view::{Changes, Shown, View};
 
 use super::layout::{
     Candidate, checked_shape, list_of, list_type, one_table, primitive, rows_of_block,
@@ -36,13 +46,69 @@ const CHUNK_ELEMENTS: u64 = 1 << 20;
 /// Decompressed chunks that are kept, since a block ends within some.
 const CACHE_BYTES: usize = 64 << 20;
 const CACHE_SLOTS: usize = 4_096;
+/// The kind of message of data that lie in other files.
+const EXTERNAL_FILES: u16 = 7;
 /// What is taken for the bytes of a text whose length is not known.
 const TEXT_BYTES: usize = 64;
 
-fn open_file(path: &Path) -> Read<File> {
+fn open_view(view: &Arc<View>) -> Read<File> {
     let cache = ChunkCacheConfig::from_h5p_cache(CACHE_SLOTS, CACHE_BYTES);
     let properties = FileAccessProperties::new().with_chunk_cache(cache);
-    File::open_streaming_with_options(path, properties).map_err(Fault::new)
+    File::from_source_with_options(Shown(view.clone()), properties).map_err(Fault::new)
+}
+
+fn open_file(path: &Path) -> Read<File> {
+    open_view(&View::open(path, Changes::default())?)
+}
+
+/// A file, and of each data set of its root group what the library does not tell of it, or why it cannot
+/// be read.
+struct Opened {
+    file: File,
+    /// Bytes on disk.
+    bytes: u64,
+    datasets: Vec<(String, Read<Details>)>,
+}
+
+impl Opened {
+    fn open(path: &Path) -> Read<Opened> {
+        let view = View::open(path, Changes::default())?;
+        let file = open_view(&view)?;
+        let frame = Frame::of(file.superblock());
+        let mut changes = Changes::default();
+        let mut datasets = Vec::new();
+        for name in file.root().datasets().map_err(Fault::new)? {
+            let details = details(&view, &frame, &file, &name, &mut changes);
+            datasets.push((name, details));
+        }
+        let file = match changes.is_empty() {
+            true => file,
+            false => open_view(&View::open(path, changes)?)?,
+        };
+        Ok(Opened { file, bytes: view.bytes, datasets })
+    }
+}
+
+/// What the header of a data set says that the library does not; adds what the library must be shown.
+fn details(
+    view: &View,
+    frame: &Frame,
+    file: &File,
+    name: &str,
+    changes: &mut Changes,
+) -> Read<Details> {
+    view.last_header();
+    // It may fail for what is to be shown otherwise, and has looked at the header then.
+    let found = file.dataset(name);
+    let Some(place) = view.last_header() else {
+        return Err(found.err().map_or_else(|| Fault::new("no header was looked at"), Fault::new));
+    };
+    let header = Header::read(view, frame, place)?;
+    if header.message(EXTERNAL_FILES).is_some() {
+        return Err(Fault::new("its numbers lie in other files"));
+    }
+    chunks::show(view, frame, &header, changes)?;
+    Details::of(view, frame, &header)
 }
 
 /// True when the root group has a dataset of that name.
@@ -77,84 +143,6 @@ pub fn metric_of(distance: &str) -> Option<Metric> {
     })
 }
 
-/// What one element of a dataset is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Item {
-    F16(DatatypeByteOrder),
-    F32,
-    F64,
-    I8,
-    I16,
-    I32,
-    I64,
-    U8,
-    U16,
-    U32,
-    U64,
-    Bool,
-    /// So many bytes of text.
-    Bytes(usize),
-    /// Text of any length.
-    Text,
-}
-
-impl Item {
-    fn of(dtype: &DType, element_bytes: usize) -> Read<Item> {
-        Ok(match dtype {
-            DType::F32 => Item::F32,
-            DType::F64 => Item::F64,
-            DType::I8 => Item::I8,
-            DType::I16 => Item::I16,
-            DType::I32 => Item::I32,
-            DType::I64 => Item::I64,
-            DType::U8 => Item::U8,
-            DType::U16 => Item::U16,
-            DType::U32 => Item::U32,
-            DType::U64 => Item::U64,
-            DType::String if element_bytes > 0 => Item::Bytes(element_bytes),
-            DType::VariableLengthString => Item::Text,
-            // What h5py makes of truth values.
-            DType::Enum(names) if element_bytes == 1 && *names == ["FALSE", "TRUE"] => Item::Bool,
-            DType::Other(other) if let Some(order) = half_order(other) => Item::F16(order),
-            other => {
-                return Err(Fault::new(format!(
-                    "elements of type {other}, where numbers or text are wanted"
-                )));
-            }
-        })
-    }
-
-    fn data_type(self) -> DataType {
-        match self {
-            Item::F16(_) => DataType::Float16,
-            Item::F32 => DataType::Float32,
-            Item::F64 => DataType::Float64,
-            Item::I8 => DataType::Int8,
-            Item::I16 => DataType::Int16,
-            Item::I32 => DataType::Int32,
-            Item::I64 => DataType::Int64,
-            Item::U8 => DataType::UInt8,
-            Item::U16 => DataType::UInt16,
-            Item::U32 => DataType::UInt32,
-            Item::U64 => DataType::UInt64,
-            Item::Bool => DataType::Boolean,
-            Item::Bytes(_) | Item::Text => DataType::LargeUtf8,
-        }
-    }
-}
-
-/// The byte order of IEEE floats of 16 bits.
-fn half_order(datatype: &Datatype) -> Option<DatatypeByteOrder> {
-    match datatype {
-        Datatype::FloatingPoint { size: 2, byte_order, layout }
-            if layout.exponent_size == 5 && layout.mantissa_size == 10 =>
-        {
-            Some(*byte_order)
-        }
-        _ => None,
-    }
-}
-
 /// A dataset that can be as large as it says.
 struct Column {
     name: String,
@@ -167,19 +155,20 @@ struct Column {
 }
 
 impl Column {
-    fn open(file: &File, name: &str) -> Read<Column> {
-        let dataset = file.dataset(name).map_err(Fault::new)?;
+    fn open(opened: &Opened, name: &str, details: &Details) -> Read<Column> {
+        let dataset = opened.file.dataset(name).map_err(Fault::new)?;
         let shape = dataset.shape().map_err(Fault::new)?;
         let (rows, dimension) = checked_shape(&shape)?;
         let element_bytes = dataset.element_size().map_err(Fault::new)?;
         let elements: u128 = shape.iter().map(|side| u128::from(*side)).product();
         let bytes = elements.saturating_mul(element_bytes.into());
-        let there = file.file_size();
+        let there = opened.bytes;
         let most = match dataset.layout().map_err(Fault::new)? {
             Layout::Chunked { chunk_shape, .. } => {
-                check_chunks(file, &dataset, &shape, &chunk_shape)?;
+                check_chunks(there, &dataset, &shape, &chunk_shape)?;
                 there.saturating_mul(EXPANSION_MAX)
             }
+            Layout::Virtual => return Err(Fault::new("it is made of parts of other data sets")),
             _ => there,
         };
         if bytes > most.into() {
@@ -188,7 +177,8 @@ impl Column {
             )));
         }
         let element_bytes = usize::try_from(element_bytes).unwrap_or(usize::MAX);
-        let item = Item::of(&dataset.dtype().map_err(Fault::new)?, element_bytes)?;
+        let (dtype, datatype) = (dataset.dtype(), dataset.datatype().map_err(Fault::new)?);
+        let item = Item::of(&dtype.map_err(Fault::new)?, &datatype, details, element_bytes)?;
         if dimension.is_some() && matches!(item, Item::Bool | Item::Bytes(_) | Item::Text) {
             return Err(Fault::new("rows and columns of texts, where vectors are wanted"));
         }
@@ -207,7 +197,7 @@ impl Column {
     }
 
     fn read(&self, first: u64, rows: usize) -> Read<(ArrayRef, Vec<(usize, Fault)>)> {
-        let failed = |cause: Error| Fault::of_column(&self.name, cause).at(first);
+        let failed = |cause: Error| self.failed(cause).at(first);
         let (data, count) = (&self.dataset, rows as u64);
         let array = match self.item {
             Item::F32 => self.numbers::<Float32Type>(data.read_f32_rows(first, count), rows),
@@ -222,13 +212,17 @@ impl Column {
             Item::U64 => self.numbers::<UInt64Type>(data.read_u64_rows(first, count), rows),
             Item::F16(order) => {
                 let from = match order {
-                    DatatypeByteOrder::BigEndian => f16::from_be_bytes,
-                    _ => f16::from_le_bytes,
+                    Order::Big => f16::from_be_bytes,
+                    Order::Little => f16::from_le_bytes,
                 };
                 let bytes = data.read_raw_rows(first, count);
                 let halves =
                     |bytes: Vec<u8>| bytes.as_chunks().0.iter().map(|b| from(*b)).collect();
                 self.numbers::<Float16Type>(bytes.map(halves), rows)
+            }
+            Item::Float(float) => {
+                let bytes = data.read_raw_rows(first, count);
+                self.numbers::<Float64Type>(bytes.map(|bytes| float.read_all(&bytes)), rows)
             }
             Item::Bool => {
                 let bytes = data.read_raw_rows(first, count).map_err(failed)?;
@@ -256,12 +250,25 @@ impl Column {
         Ok((array.map_err(|fault| fault.at(first))?, Vec::new()))
     }
 
+    /// Numbers that cannot be had. The library tells a filter that it does not know by its number only.
+    fn failed(&self, cause: Error) -> Fault {
+        let filters: Vec<String> =
+            self.dataset.filter_pipeline().iter().map(ToString::to_string).collect();
+        Fault::of_column(
+            &self.name,
+            match filters.is_empty() {
+                true => cause.to_string(),
+                false => format!("{cause}; its numbers went through {}", filters.join(", ")),
+            },
+        )
+    }
+
     fn numbers<T: ArrowPrimitiveType>(
         &self,
         numbers: std::result::Result<Vec<T::Native>, Error>,
         rows: usize,
     ) -> Read<ArrayRef> {
-        let numbers = numbers.map_err(|cause| Fault::of_column(&self.name, cause))?;
+        let numbers = numbers.map_err(|cause| self.failed(cause))?;
         self.check_count(numbers.len(), rows * self.dimension.unwrap_or(1))?;
         let buffer = Buffer::from_vec(numbers);
         Ok(match self.dimension {
@@ -279,7 +286,7 @@ impl Column {
 }
 
 /// Where chunks are and how large: the library takes memory for what the file says.
-fn check_chunks(file: &File, dataset: &Dataset, shape: &[u64], chunk_shape: &[u64]) -> Read<()> {
+fn check_chunks(there: u64, dataset: &Dataset, shape: &[u64], chunk_shape: &[u64]) -> Read<()> {
     let product = |sides: &[u64]| sides.iter().try_fold(1u64, |all, side| all.checked_mul(*side));
     let allowed = product(shape).unwrap_or(u64::MAX).max(CHUNK_ELEMENTS);
     if product(chunk_shape).is_none_or(|elements| elements > allowed) {
@@ -287,7 +294,6 @@ fn check_chunks(file: &File, dataset: &Dataset, shape: &[u64], chunk_shape: &[u6
             "chunks of shape {chunk_shape:?}, and an array of shape {shape:?}"
         )));
     }
-    let there = file.file_size();
     for chunk in dataset.chunks().map_err(Fault::new)? {
         let end = chunk.address.checked_add(chunk.storage_size);
         if end.is_none_or(|end| end > there) {
@@ -319,10 +325,13 @@ pub(super) struct Hdf5Table {
 
 impl Hdf5Table {
     pub fn open(path: &Path, wanted: &[String]) -> Read<Hdf5Table> {
-        let file = open_file(path)?;
-        let names = file.root().datasets().map_err(Fault::new)?;
-        let columns: Vec<Read<Column>> =
-            names.iter().map(|name| Column::open(&file, name)).collect();
+        let opened = Opened::open(path)?;
+        let column = |(name, details): &(String, Read<Details>)| match details {
+            Ok(details) => Column::open(&opened, name, details),
+            Err(fault) => Err(fault.clone()),
+        };
+        let columns: Vec<Read<Column>> = opened.datasets.iter().map(column).collect();
+        let names: Vec<String> = opened.datasets.into_iter().map(|(name, _)| name).collect();
         let readable: Vec<&Column> = columns.iter().flatten().collect();
         if readable.is_empty() {
             let faults = names.iter().zip(&columns).filter_map(|(name, column)| {

@@ -1,10 +1,11 @@
-//! `.npy`: what `numpy.save` writes of an array of one or two dimensions in C order, of either byte
-//! order. The header is a Python literal of one fixed form, so nothing else of Python is read, and
-//! pickled objects are refused.
+//! `.npy`: what `numpy.save` writes of an array of one or two dimensions, of either byte order, row after
+//! row (C order) or column after column (Fortran order). The header is a Python literal of one fixed form,
+//! so nothing else of Python is read, and pickled objects are refused.
 //! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
 
 use std::fs::File;
 use std::io::{self, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,9 @@ use arrow_array::{
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use super::layout::{VECTOR, checked_shape, list_of, list_type, primitive, rows_of_block};
+use super::layout::{
+    VECTOR, check_memory, checked_shape, list_of, list_type, primitive, rows_of_block,
+};
 use super::{Block, Fault, Read, Table, unreadable_field};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -31,12 +34,21 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 pub(super) trait Bytes: io::Read + Send {
     /// Passes over bytes.
     fn pass(&mut self, bytes: u64) -> io::Result<()>;
+
+    /// Reads at a place in the file, whatever was read before; `None` where that cannot be done.
+    fn read_at(&mut self, _at: u64, _buffer: &mut [u8]) -> Option<io::Result<()>> {
+        None
+    }
 }
 
 impl Bytes for BufReader<File> {
     fn pass(&mut self, bytes: u64) -> io::Result<()> {
         let bytes = i64::try_from(bytes).map_err(io::Error::other)?;
         self.seek_relative(bytes)
+    }
+
+    fn read_at(&mut self, at: u64, buffer: &mut [u8]) -> Option<io::Result<()>> {
+        Some(FileExt::read_exact_at(self.get_ref(), buffer, at))
     }
 }
 
@@ -142,9 +154,19 @@ impl Item {
     }
 }
 
+/// An array whose columns lie one after the other.
+struct Fortran {
+    /// The byte at which they begin.
+    start: u64,
+    /// All of it, where the source is read from its beginning to its end alone.
+    whole: Option<Vec<u8>>,
+}
+
 /// One array that is read row by row.
 pub(super) struct NpyColumn {
     source: Box<dyn Bytes>,
+    /// None where rows lie one after the other.
+    fortran: Option<Fortran>,
     item: Item,
     is_big_endian: bool,
     /// Of vectors; none where a row is one element.
@@ -174,12 +196,6 @@ impl NpyColumn {
                 header.descr
             )));
         }
-        if header.is_fortran && dimension.is_some() {
-            return Err(Fault::new(
-                "columns lie one after the other (Fortran order); save it with \
-                 numpy.ascontiguousarray",
-            ));
-        }
         let row_bytes = (dimension.unwrap_or(1) * item.bytes()) as u128;
         let (wanted, there) = (u128::from(rows) * row_bytes, bytes.saturating_sub(header_bytes));
         if u128::from(there) < wanted {
@@ -187,7 +203,10 @@ impl NpyColumn {
                 "cut short: {there} bytes of elements, where {wanted} are wanted"
             )));
         }
-        Ok(NpyColumn { source, item, is_big_endian: order == ">", dimension, rows, at: 0 })
+        let fortran = (header.is_fortran && dimension.is_some())
+            .then_some(Fortran { start: header_bytes, whole: None });
+        let is_big_endian = order == ">";
+        Ok(NpyColumn { source, fortran, item, is_big_endian, dimension, rows, at: 0 })
     }
 
     pub fn data_type(&self) -> DataType {
@@ -209,7 +228,13 @@ impl NpyColumn {
     /// The next rows, of which there are so many.
     pub fn read(&mut self, name: &str, rows: usize) -> Read<(ArrayRef, Vec<(usize, Fault)>)> {
         let mut buffer = MutableBuffer::from_len_zeroed(rows * self.row_bytes());
-        let read = self.source.read_exact(buffer.as_slice_mut());
+        let read = match self.fortran {
+            None => self.source.read_exact(buffer.as_slice_mut()),
+            Some(_) => self
+                .whole_in_memory()
+                .map_err(|fault| Fault::of_column(name, fault).at(self.at))
+                .map(|()| self.read_columns(buffer.as_slice_mut()))?,
+        };
         read.map_err(|cause| Fault::of_column(name, format!("cut short: {cause}")).at(self.at))?;
         if self.is_big_endian {
             for element in buffer.as_slice_mut().chunks_exact_mut(self.item.order_bytes()) {
@@ -218,6 +243,50 @@ impl NpyColumn {
         }
         self.at += rows as u64;
         self.array(name, buffer.into())
+    }
+
+    /// Takes an array whose columns lie one after the other into memory where they cannot be read side by
+    /// side.
+    fn whole_in_memory(&mut self) -> Read<()> {
+        let (item, dimension) = (self.item.bytes() as u64, self.dimension.unwrap_or(1) as u64);
+        let Some(fortran) = &mut self.fortran else { return Ok(()) };
+        if fortran.whole.is_some() || self.source.read_at(fortran.start, &mut []).is_some() {
+            return Ok(());
+        }
+        // The header was compared with the bytes that there are.
+        let bytes = self.rows * item * dimension;
+        check_memory("an array of a .npz file in Fortran order", bytes)?;
+        let mut whole = vec![0; usize::try_from(bytes).map_err(Fault::new)?];
+        let read = self.source.read_exact(&mut whole);
+        read.map_err(|cause| Fault::new(format!("cut short: {cause}")))?;
+        fortran.whole = Some(whole);
+        Ok(())
+    }
+
+    /// The next rows of an array whose columns lie one after the other, as many as fill the buffer.
+    fn read_columns(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let (item, row_bytes) = (self.item.bytes(), self.row_bytes());
+        let mut part = vec![0; buffer.len() / row_bytes.max(1) * item];
+        let Some(fortran) = &self.fortran else { return Ok(()) };
+        for column in 0..self.dimension.unwrap_or(1) {
+            let at = (column as u64 * self.rows + self.at) * item as u64;
+            match &fortran.whole {
+                Some(whole) => {
+                    let found = usize::try_from(at).ok().and_then(|at| whole.get(at..));
+                    let found = found.and_then(|found| found.get(..part.len()));
+                    part.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+                }
+                None => self
+                    .source
+                    .read_at(fortran.start + at, &mut part)
+                    .unwrap_or_else(|| Err(io::ErrorKind::Unsupported.into()))?,
+            }
+            let places = buffer.chunks_exact_mut(row_bytes).map(|row| &mut row[column * item..]);
+            for (place, element) in places.zip(part.chunks_exact(item)) {
+                place[..item].copy_from_slice(element);
+            }
+        }
+        Ok(())
     }
 
     fn array(&self, name: &str, buffer: Buffer) -> Read<(ArrayRef, Vec<(usize, Fault)>)> {
@@ -259,7 +328,9 @@ impl NpyColumn {
 
     /// Passes over rows, of which there are so many.
     pub fn skip(&mut self, rows: u64) -> Read<()> {
-        self.source.pass(rows * self.row_bytes() as u64).map_err(Fault::new)?;
+        if self.fortran.is_none() {
+            self.source.pass(rows * self.row_bytes() as u64).map_err(Fault::new)?;
+        }
         self.at += rows;
         Ok(())
     }

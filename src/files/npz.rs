@@ -52,6 +52,16 @@ impl NpzTable {
                 Some((at, Candidate { name: &place.name, rows: column.rows, is_matrix }))
             })
             .collect();
+        if candidates.is_empty() {
+            let faults = places.iter().zip(&columns).filter_map(|(place, column)| {
+                Some(Fault::of_column(&place.name, column.as_ref().err()?).to_string())
+            });
+            let faults: Vec<String> = faults.collect();
+            return Err(Fault::new(match faults.is_empty() {
+                true => "no arrays in it".to_owned(),
+                false => faults.join("; "),
+            }));
+        }
         let (numbers, candidates): (Vec<usize>, Vec<_>) = candidates.into_iter().unzip();
         let chosen: Vec<usize> =
             one_table(&candidates, wanted)?.into_iter().map(|at| numbers[at]).collect();

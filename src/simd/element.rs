@@ -36,6 +36,8 @@ number!(i32, 4);
 pub(super) trait Element: Send + Sync + 'static {
     /// What its elements are computed with.
     type Number: Number;
+    /// True where the squares of elements may be too small for the sums.
+    const IS_WIDE: bool;
     /// The stored bytes of one line of numbers.
     type Block;
 
@@ -72,6 +74,7 @@ pub(super) struct Fp32;
 
 impl Element for Fp32 {
     type Number = f32;
+    const IS_WIDE: bool = true;
     blocks_of!(64);
 
     fn numbers(row: &[u8]) -> Vec<f32> {
@@ -84,6 +87,7 @@ pub(super) struct Fp16;
 
 impl Element for Fp16 {
     type Number = f32;
+    const IS_WIDE: bool = false;
     blocks_of!(32);
 
     fn numbers(row: &[u8]) -> Vec<f32> {
@@ -96,6 +100,7 @@ pub(super) struct Int8;
 
 impl Element for Int8 {
     type Number = i16;
+    const IS_WIDE: bool = false;
     blocks_of!(32);
 
     fn numbers(row: &[u8]) -> Vec<i16> {
@@ -108,6 +113,7 @@ pub(super) struct Int4;
 
 impl Element for Int4 {
     type Number = i16;
+    const IS_WIDE: bool = false;
     blocks_of!(16);
 
     fn numbers(row: &[u8]) -> Vec<i16> {
@@ -126,6 +132,7 @@ pub(super) struct Int16;
 
 impl Element for Int16 {
     type Number = i32;
+    const IS_WIDE: bool = false;
     blocks_of!(32);
 
     fn numbers(row: &[u8]) -> Vec<i32> {

@@ -10,8 +10,14 @@ use crate::schema::{ElementType, Metric};
 /// is 4096 * 2 * (2 * 255 * 255), below 2^31: no sum of integers overflows at any dimension.
 const PIECE_LINES: usize = 4096;
 
-/// From here to `f32::MAX`, an `f32` sum of squares has lost nothing to zero or to infinity.
+/// From here to `f32::MAX`, an `f32` sum of squares, or of products, has lost nothing to zero or to
+/// infinity.
 const NORM_MIN: f64 = 1e-30;
+
+/// Products with a number from here on vanish only where the other one is below 1e-30: too little for a
+/// score to show. So a sum of exactly zero, as sparse vectors have many, is looked at again for smaller
+/// queries only.
+const SMALL_MAX: f64 = 1e-15;
 
 /// A query that can score rows; the one virtual call of a scan.
 pub(super) trait Scan: Send + Sync {
@@ -102,8 +108,22 @@ impl<E: Element> Operand<E> {
     }
 }
 
+/// Whether terms are lost to zero.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Vanishing {
+    /// None are.
+    Never,
+    /// They may be where a sum is small; a sum is zero for rows like the query alone.
+    Squares,
+    /// They may be where a sum is small; sums of usual numbers may be zero, too.
+    Products,
+}
+
 /// One metric's terms; `SUMS` of them are summed side by side.
 trait Measure<const SUMS: usize>: Send + Sync + 'static {
+    /// Whether its terms vanish, where elements are as small as floats of 32 bits may be.
+    const VANISHING: Vanishing;
+
     /// Adds the terms of query numbers `q` and row numbers `x`.
     fn add<N: Number, L: Arith<N>>(
         lanes: L,
@@ -120,6 +140,8 @@ trait Measure<const SUMS: usize>: Send + Sync + 'static {
 struct Squares;
 
 impl Measure<1> for Squares {
+    const VANISHING: Vanishing = Vanishing::Squares;
+
     #[inline(always)]
     fn add<N: Number, L: Arith<N>>(
         lanes: L,
@@ -139,6 +161,8 @@ impl Measure<1> for Squares {
 struct Products;
 
 impl Measure<1> for Products {
+    const VANISHING: Vanishing = Vanishing::Products;
+
     #[inline(always)]
     fn add<N: Number, L: Arith<N>>(
         lanes: L,
@@ -158,6 +182,9 @@ impl Measure<1> for Products {
 struct Absolutes;
 
 impl Measure<1> for Absolutes {
+    // A difference of two floats is exact where it is small.
+    const VANISHING: Vanishing = Vanishing::Never;
+
     #[inline(always)]
     fn add<N: Number, L: Arith<N>>(
         lanes: L,
@@ -177,6 +204,9 @@ impl Measure<1> for Absolutes {
 struct Cosine;
 
 impl Measure<2> for Cosine {
+    // Its kernel looks itself, at what it divides by.
+    const VANISHING: Vanishing = Vanishing::Never;
+
     #[inline(always)]
     fn add<N: Number, L: Arith<N>>(
         lanes: L,
@@ -309,12 +339,34 @@ struct SumKernel<L, E: Element, M, const CHAINS: usize> {
     lanes: L,
     query: Operand<E>,
     finish: Finish,
+    /// True where no number of the query is as large as [`SMALL_MAX`], but some are there.
+    is_small: bool,
     measure: PhantomData<M>,
 }
 
 impl<L: Decode<E>, E: Element, M: Measure<1>, const CHAINS: usize> SumKernel<L, E, M, CHAINS> {
     fn boxed(lanes: L, query: Operand<E>, finish: Finish) -> Box<dyn Scan> {
-        Box::new(Self { lanes, query, finish, measure: PhantomData })
+        let largest = query.numbers.iter().map(|number| (*number).into().abs());
+        let largest = largest.fold(0.0, f64::max);
+        let is_small = largest > 0.0 && largest < SMALL_MAX;
+        Box::new(Self { lanes, query, finish, is_small, measure: PhantomData })
+    }
+
+    /// Whether a sum lost what counts: to infinity, or to zero.
+    #[inline(always)]
+    fn is_out_of_range(&self, total: f64, row: &[u8]) -> bool {
+        if !E::IS_WIDE || M::VANISHING == Vanishing::Never {
+            return !total.is_finite();
+        }
+        // One comparison for sums of all usual sizes, and for those that are no number.
+        if (NORM_MIN..=f64::from(f32::MAX)).contains(&total.abs()) {
+            return false;
+        }
+        if M::VANISHING == Vanishing::Products && total == 0.0 {
+            return self.is_small;
+        }
+        // Rows like the query are many in some collections, and quickly told.
+        total != 0.0 || *row != *self.query.bytes
     }
 }
 
@@ -330,7 +382,7 @@ impl<L: Decode<E>, E: Element, M: Measure<1>, const CHAINS: usize> Kernel
     #[inline(always)]
     fn distance(&self, row: &[u8]) -> f32 {
         let [mut total] = totals::<L, E, M, CHAINS, 1>(self.lanes, &self.query, row);
-        if !total.is_finite() {
+        if self.is_out_of_range(total, row) {
             [total] = wide_totals::<E, M, 1>(&self.query, row);
         }
         self.finish.score(total)

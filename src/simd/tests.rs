@@ -214,6 +214,54 @@ fn floats_out_of_the_range_of_their_squares_still_score() {
 }
 
 #[test]
+fn small_numbers_are_at_the_distances_that_they_are_at() {
+    let vector = |numbers: &[f64]| encode(ElementType::Fp32, numbers);
+    let mut rng = StdRng::seed_from_u64(3);
+    for level in levels() {
+        for dimension in [1u32, 2, 17, 100, 1000] {
+            for size in [1e-38, 1e-25, 1e-20, 1e-17, 1e-10, 1.0] {
+                let numbers = |rng: &mut StdRng| -> Vec<f64> {
+                    let all = (0..dimension).map(|_| rng.random_range(-1.0..1.0) * size);
+                    all.map(|x: f64| f64::from(x as f32)).collect()
+                };
+                let query = numbers(&mut rng);
+                let rows: Vec<_> = (0..3).map(|_| numbers(&mut rng)).collect();
+                for metric in metrics().filter(|metric| fits(ElementType::Fp32, *metric)) {
+                    let prepared = Query::with_level(
+                        level,
+                        ElementType::Fp32,
+                        metric,
+                        dimension,
+                        &vector(&query),
+                    );
+                    let prepared = prepared.expect("the metric fits");
+                    let stored: Vec<u8> = rows.iter().flat_map(|row| vector(row)).collect();
+                    let mut scores = [f32::NAN; 3];
+                    assert!(prepared.distances(&stored, &mut scores));
+                    for (row, score) in rows.iter().zip(scores) {
+                        let (expected, scale) = oracle(metric, &query, row);
+                        // Half of the smallest number that there is, where the score is none that is larger.
+                        let allowed = 1e-5 * scale + 0.5 * f64::from(f32::from_bits(1));
+                        assert!(
+                            (f64::from(score) - expected).abs() <= allowed,
+                            "{} {metric:?} {dimension} {size}: {score} is not {expected}",
+                            level.name()
+                        );
+                        assert_eq!(prepared.distance(&vector(row)), Some(score));
+                    }
+                    let itself = prepared.distance(&vector(&query)).expect("the length fits");
+                    assert!(metric == Metric::InnerProduct || itself == 0.0);
+                }
+            }
+        }
+        // A large number beside small ones: they are all of the distance.
+        let (a, b) = ([1e20, 5e-25], [1e20, 1e-25]);
+        let score = score(level, ElementType::Fp32, Metric::Euclidean, &a, &b);
+        assert!((f64::from(score) / 4e-25 - 1.0).abs() < 1e-5, "{score}");
+    }
+}
+
+#[test]
 fn cosine_is_one_from_a_zero_vector_and_zero_from_itself() {
     let mut rng = StdRng::seed_from_u64(2);
     for level in levels() {

@@ -3,15 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use arrow_schema::{Field, Schema};
+use arrow_schema::{DataType, Field, Schema};
 
-use super::{DECLARATION, NAME, ROLE, listed};
+use super::{DECLARATION, KEY, NAME, ROLE, listed};
 use crate::files::{self, Form};
 use crate::schema::{ElementType, Metric, VERSION_COLUMN, WRITE_TIME_COLUMN};
 use crate::server::client::{Declaration, ForwardInfo, VectorInfo};
 
 /// Columns that are taken for keys where none is named, if they hold whole numbers.
-const KEYS: [&str; 3] = ["_key", "key", "id"];
+const KEYS: [&str; 3] = [KEY, "key", "id"];
 
 /// The parameter of columns whose rows may have several vectors.
 const MULTI: &str = "multi";
@@ -93,6 +93,12 @@ pub(super) fn embedded(schema: &Schema) -> Words<Option<Declaration>> {
     let Some(text) = schema.metadata().get(DECLARATION) else { return Ok(None) };
     let declaration = serde_json::from_str(text);
     declaration.map(Some).map_err(|cause| format!("its metadata {DECLARATION}: {cause}"))
+}
+
+/// True for what `voisin export` wrote. JSON lines have no place for a declaration: the name of their keys
+/// tells.
+pub(super) fn is_export(schema: &Schema) -> bool {
+    schema.metadata().contains_key(DECLARATION) || schema.field_with_name(KEY).is_ok()
 }
 
 impl Columns {
@@ -259,7 +265,8 @@ fn choose_vectors(
     let named = |at: usize| Taken { at, name: name_of(schema.field(at)).to_owned() };
     let by_name: Vec<Taken> = places
         .clone()
-        .filter(|at| form(*at).is_some())
+        // A column of JSON lines that no row has a vector in is of no type.
+        .filter(|at| form(*at).is_some() || *schema.field(*at).data_type() == DataType::Null)
         .map(named)
         .filter(|taken| names.contains(&taken.name.as_str()))
         .collect();

@@ -21,7 +21,7 @@ use clap::Args;
 
 use super::columns::is_multi;
 use super::progress::Progress;
-use super::{DECLARATION, ErrorKind, NAME, ROLE, Result, TransferError, grouped, listed};
+use super::{DECLARATION, ErrorKind, KEY, NAME, ROLE, Result, TransferError, grouped, listed};
 use crate::files::{self, Format, WRITTEN, WriteOptions, Writer};
 use crate::schema::{ElementType, VERSION_COLUMN, Value, WRITE_TIME_COLUMN};
 use crate::segment::{KindSet, forward_array};
@@ -29,8 +29,6 @@ use crate::server::client::{
     Client, Declaration, RowBatch, RowChoice, RowStream, TtlInfo, VectorBatch, VectorInfo,
 };
 
-/// The column of keys.
-const KEY: &str = "_key";
 /// Rows that are looked at before the first is written.
 const LOOK_ROWS: usize = 65_536;
 /// Rows of a record batch, and about how many bytes of vectors.

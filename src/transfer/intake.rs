@@ -7,7 +7,7 @@ use arrow_array::{ArrayRef, BooleanArray};
 use arrow_select::filter::filter;
 use bytes::Bytes;
 
-use super::columns::{Columns, Key};
+use super::columns::{Columns, Key, is_export, is_multi};
 use crate::files::{self, Block, Fault};
 use crate::schema::Value;
 use crate::server::client::{
@@ -23,6 +23,8 @@ pub(super) struct Intake {
     vectors: Vec<(String, VectorInfo)>,
     forwards: Vec<(String, ForwardInfo)>,
     key_name: String,
+    /// True where a row without any vector is a row: in columns that take several, and in what was exported.
+    may_lack: bool,
 }
 
 /// Rows of a block that can be taken.
@@ -35,7 +37,7 @@ pub(super) struct Taken {
 
 impl Taken {
     /// The same rows, so that all rows of a part have vectors in the same columns: a request has them
-    /// in all of its columns.
+    /// in all of its columns. Rows without any vector name a column in which they have none.
     pub fn parts(self) -> Vec<Taken> {
         if self.batch.vectors.iter().all(|column| !column.counts.contains(&0)) {
             return vec![self];
@@ -71,6 +73,17 @@ impl Taken {
                     dimension: column.dimension,
                     bytes,
                     counts: if counts.iter().all(|count| *count == 1) { vec![] } else { counts },
+                });
+            }
+            if own.is_empty()
+                && let Some(column) = vectors.first()
+            {
+                own.push(VectorBatch {
+                    name: column.name.clone(),
+                    element: column.element,
+                    dimension: column.dimension,
+                    bytes: Bytes::new(),
+                    counts: vec![0; end - start],
                 });
             }
             let forward = |column: &ForwardBatch| ForwardBatch {
@@ -111,10 +124,13 @@ impl Intake {
             let known = known.next().ok_or_else(|| gone(&taken.name))?;
             Ok((name(taken.at), known.clone()))
         });
+        let vectors = vectors.collect::<Result<Vec<(String, VectorInfo)>, String>>()?;
+        let may_lack = is_export(schema) || vectors.iter().any(|(_, column)| is_multi(column));
         Ok(Intake {
             has_key,
             first_key,
-            vectors: vectors.collect::<Result<_, String>>()?,
+            may_lack,
+            vectors,
             forwards: forwards.collect::<Result<_, String>>()?,
             key_name,
         })
@@ -216,7 +232,7 @@ impl Intake {
                 counts,
             });
         }
-        for (row, _) in with_any.iter().enumerate().filter(|(_, any)| !**any) {
+        for (row, _) in with_any.iter().enumerate().filter(|(_, any)| !self.may_lack && !**any) {
             let names: Vec<&str> = self.vectors.iter().map(|(name, _)| name.as_str()).collect();
             fault(&names.join(", "), row, "it has no vector".to_owned());
         }

@@ -26,6 +26,8 @@ use std::fmt::Display;
 use crate::files::FileError;
 use crate::server::client::ClientError;
 
+/// The column of keys in files that are exported.
+const KEY: &str = "_key";
 /// A field's place in a collection, in the metadata of files that are exported.
 const ROLE: &str = "voisin.role";
 /// A field's name in the collection, where it is not that in the file.

@@ -65,7 +65,8 @@ RENAMED = {
 }
 #: The schema of each enum, and names that are not said.
 ENUMS = {
-    "ElementType": ("Element", {"unspecified"}), "ValueType": ("ValueType", {"unspecified"}),
+    # FP64 is for bytes that are sent; JSON has numbers.
+    "ElementType": ("Element", {"unspecified", "fp64"}), "ValueType": ("ValueType", {"unspecified"}),
     "Metric": ("Metric", {"unspecified"}), "ScoreShape": ("ScoreShape", set()),
     "Kind": ("AggregationKind", {"unspecified"}), "Operation": ("Operation", {"unspecified"}),
     "RowFailureCode": ("FailureCode", set()), "RecallSource": ("RecallSource", set()),

@@ -1,9 +1,11 @@
 """Queries over the JSON API: what comes back, and every way to ask."""
 
+import grpc
 import numpy as np
 import pytest
 
 from json_api import VECTORS
+from voisin_v1 import VoisinV1, refused
 
 
 def found(api, at, **query):
@@ -24,6 +26,9 @@ def test_the_nearest_rows_come_first_with_scores_and_values(api, filled):
 def test_many_vectors_have_a_list_each(api, filled):
     assert found(api, filled, vectors=[[0, 0], [9, 0]], topk=1) == [[(0, 0.0)], [(9, 0.0)]]
     assert found(api, filled, vectors=[], topk=1) == []
+    assert found(api, filled, vectors=[[0, 0], [9, 0]], topk=1, vectors_count=2) == [[(0, 0.0)], [(9, 0.0)]]
+    assert found(api, filled, vectors=[], topk=1, vectors_count=0) == []
+    assert found(api, filled, positives=[4], topk=1, vectors_count=0) == [[(3, 1.0)]]
     assert found(api, filled, vectors=[[5, 0]], topk=1) == [[(5, 0.0)]]
 
 
@@ -49,6 +54,47 @@ def test_search_parameters_are_taken_and_checked(api, filled):
                     word)
 
 
+@pytest.mark.parametrize("element, kind", [("FP32", 1), ("FP16", 2)])
+def test_floats_of_64_bits_are_taken_by_their_name_and_rounded(server, name, element, kind):
+    calls, invalid = VoisinV1(server.channel()), grpc.StatusCode.INVALID_ARGUMENT
+    rows = np.array([[0.1, 0.2], [0.3, 0.4], [5.0, 6.0]])
+
+    def column(array, element=8, dimension=2):
+        return calls.message("VectorColumn", name="v", element=element, dimension=dimension, vectors=array.tobytes())
+
+    def query(array, element=8, dimension=2, **more):
+        reply = calls.Query(collection=name, vectors=column(array, element, dimension), topk=1, **more)
+        return [(hits.keys[0], hits.scores[0]) for hits in reply.results]
+
+    def write(array, element=8):
+        return calls.Write(collection=name, keys=range(len(array)), operation=4, vectors=[column(array, element)])
+
+    info = calls.message("VectorColumnInfo", name="v", element=kind, dimension=2)
+    calls.CreateCollection(name=name, vectors=[info])
+    assert write(rows).rows_applied == 3
+    (stored,) = calls.Read(collection=name, vectors=calls.message("VectorNames", names=["*"]))
+    held = np.float32 if element == "FP32" else np.float16
+    # By way of 32 bits.
+    assert np.array_equal(np.frombuffer(stored.vectors[0].vectors, held).reshape(3, 2), rows.astype(np.float32).astype(held))
+    # As many as there are by that name; twice as many by the other, unless the caller says how many are meant.
+    assert [key for key, _ in query(rows)] == [0, 1, 2]
+    assert query(rows, vectors_count=3) == query(rows.astype(np.float32), 1, vectors_count=3) == query(rows)
+    assert len(query(np.zeros((1, 2)), 1)) == 2
+    refused(lambda: query(np.zeros((1, 2)), 1, vectors_count=1), invalid, "16 bytes", "vectors_count is 1", "are 8")
+    refused(lambda: query(rows, vectors_count=2), invalid, "48 bytes", "vectors_count is 2", "are 32")
+    refused(lambda: query(rows, 1, vectors_count=3), invalid, "48 bytes", "are 24")
+    refused(lambda: query(np.array([[1e300, 0.0]])), invalid, "1e300", "FP32 does not hold")
+    refused(lambda: query(np.array([[np.nan, 0.0]])), invalid, "NaN")
+    refused(lambda: query(np.float32([[1, 2, 3]])), invalid, "12 bytes", "no floats of 64 bits")
+    assert "1e300" in write(np.array([[1e300, 0.0]])).status.message
+    assert "bytes" in write(rows, 1).status.message
+    with pytest.raises(grpc.RpcError, match="FP64"):
+        calls.CreateCollection(name=name + "-2", vectors=[calls.message("VectorColumnInfo", name="v", element=8, dimension=2)])
+    calls.CreateCollection(name=name + "-3", vectors=[calls.message("VectorColumnInfo", name="v", element=3, dimension=2)])
+    refused(lambda: calls.Query(collection=name + "-3", vectors=column(rows), topk=1), invalid, "INT8", "FP64")
+    calls.DropCollection(name=name + "-3")
+
+
 REFUSED = {
     "no vector": ({"topk": 1}, 400, "vector"),
     "both": ({"topk": 1, "vector": [1, 0], "vectors": [[1, 0]]}, 400, "exclude"),
@@ -56,6 +102,8 @@ REFUSED = {
     "topk 0": ({"vector": [1, 0], "topk": 0}, 400, "topk"),
     "a vector too short": ({"vector": [1], "topk": 1}, 400, "1 numbers where 2 belong"),
     "one too long among many": ({"vectors": [[1, 2], [1, 2, 3]], "topk": 1}, 400, "vector 1"),
+    "another number of vectors": ({"vectors": [[1, 0], [2, 0]], "topk": 1, "vectors_count": 1}, 400, "vectors_count is 1"),
+    "a number of vectors, and none": ({"positives": [1], "topk": 1, "vectors_count": 1}, 400, "vectors_count is 1"),
     "not a list": ({"vectors": {"a": 1}, "topk": 1}, 400, "list"),
     "null": ({"vectors": None, "topk": 1}, 400, "vector"),
     "an unknown metric": ({"vector": [1, 0], "topk": 1, "metric": "L2"}, 400, "L2"),

@@ -15,6 +15,7 @@ from moving import all_rows, description, done, export_file, failed, import_file
 from proxima import (BINARY32, BINARY64, FP16, FP32, INT4, INT8, INT16, accepted, collection, column, delete,
                      insert, keys, knn, named, pack, update, value, writing)
 from server import binary, environment, eventually
+from voisin_v1 import VoisinV1
 
 PROBE = [0.5, 0.25, 0.0, 1.0]
 ROWS = 300
@@ -244,13 +245,72 @@ def test_rows_with_several_vectors_come_back_with_all_of_them(server, wire, name
     accepted(wire.drop_collection(named(other)))
 
 
+#: Vectors of rows that lack some, or all: in columns that take several, and in columns that take one.
+LACKING = {
+    "several": ({"multi": "true"}, [0, 1, 2, 5, 0, 1]), "several, the last ones": ({"multi": "true"}, [0, 0, 2, 3]),
+    "one": ({}, [0, 1, 1, 0, 1]),
+}
+
+
+def write_lacking(calls, name, params, counts, dimension=3, forwards=True):
+    """A collection with two columns, of which rows have so many vectors in the first and none in the second."""
+    message = calls.message
+    columns = [message("VectorColumnInfo", name=c, element=1, dimension=dimension, metric=1, params=params) for c in "vw"]
+    calls.CreateCollection(name=name, vectors=columns, forwards=[message("ForwardColumnInfo", name="t")])
+    packed = np.random.default_rng(9).standard_normal((sum(counts), dimension)).astype(np.float32).tobytes()
+    vectors = [message("VectorColumn", name="v", element=1, dimension=dimension, vectors=packed, counts=counts),
+               message("VectorColumn", name="w", element=1, dimension=dimension, counts=[0] * len(counts))]
+    values = [message("Value", int64_value=at) for at in range(len(counts))]
+    ack = calls.Write(collection=name, keys=range(len(counts)), operation=1, vectors=vectors,
+                      forwards=[message("ForwardColumn", name="t", values=values)])
+    assert ack.rows_applied == len(counts), ack
+
+
+def read_all(calls, name):
+    """All rows: the keys, the numbers of vectors with their bytes, and the forward values."""
+    (part,) = calls.Read(collection=name, vectors=calls.message("VectorNames", names=["*"]))
+    counts = {c.name: list(c.counts) or [1] * len(part.keys) for c in part.vectors}
+    return list(part.keys), counts, {c.name: c.vectors for c in part.vectors}, [list(c.values) for c in part.forwards]
+
+
+@pytest.mark.parametrize("kind", LACKING)
+@pytest.mark.parametrize("end", ["parquet", "arrow", "feather", "jsonl"])
+def test_rows_without_any_vector_come_back(server, name, tmp_path, end, kind):
+    calls, (params, counts) = VoisinV1(server.channel()), LACKING[kind]
+    write_lacking(calls, name, params, counts)
+    path, other = tmp_path / f"a.{end}", name + "-2"
+    done(export_file(server, name, path))
+    # Lines of JSON do not tell the dimension of a column that nothing is in.
+    flags = ["--vector", "v", "--columns", "t"] if end == "jsonl" else []
+    done(import_files(server, other, path, *flags, "--batch-rows", 2))
+    keys, found, packed, values = read_all(calls, other)
+    expected = read_all(calls, name)
+    if end == "jsonl":
+        del expected[1]["w"], expected[2]["w"]
+    assert (keys, found, packed, values) == expected and found["v"] == counts
+    if end == "jsonl":
+        # With a collection that is there, they need not.
+        write_lacking(calls, name + "-3", params, counts)
+        done(import_files(server, name + "-3", path, "--mode", "upsert"))
+        assert read_all(calls, name + "-3") == read_all(calls, name)
+        calls.DropCollection(name=name + "-3")
+    calls.DropCollection(name=other)
+
+
+def test_rows_of_other_tools_that_lack_their_only_vector_are_bad(server, name, tmp_path):
+    rows = pa.table({"id": [10, 11], "v": pa.array([[1.0, 2.0], None], pa.list_(pa.float32()))})
+    pq.write_table(rows, tmp_path / "a.parquet")
+    ran = import_files(server, name, tmp_path / "a.parquet", "--skip-bad")
+    assert "imported 1 rows" in done(ran) and "1 bad rows" in ran.stdout and "it has no vector" in ran.stderr
+
+
 def test_lists_of_vectors_of_other_tools_are_rows_with_several(server, wire, name, tmp_path):
     lists = [[[1.0, 2.0], [3.0, 4.0]], None, [[5.0, 6.0]], []]
     rows = pa.table({"id": [10, 11, 12, 13], "v": pa.array(lists, pa.list_(pa.list_(pa.float64())))})
     pq.write_table(rows, tmp_path / "a.parquet")
-    ran = import_files(server, name, tmp_path / "a.parquet", "--skip-bad")
-    assert "imported 2 rows" in done(ran) and "2 bad rows" in ran.stdout and "it has no vector" in ran.stderr
+    assert "imported 4 rows" in done(import_files(server, name, tmp_path / "a.parquet"))
     assert description(server, name)[0]["v"][2]["multi"] == "true"
+    assert VoisinV1(server.channel()).Count(collection=name).rows == 4
     found = all_rows(server, name, "v", [3, 4])
     assert {key: score for key, (score, _) in found.items()} == {10: 0.0, 12: 8.0}
     # A row with one vector may leave out a pair of brackets.

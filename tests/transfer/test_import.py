@@ -129,6 +129,27 @@ def test_arrays_of_numpy(server, name, tmp_path, kind):
     check_rows(server, name, vectors, range(ROWS), column="vector")
 
 
+@pytest.mark.parametrize("kind", ["<f4", ">f8", "<i2", "<f2"])
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
+def test_arrays_whose_columns_lie_one_after_the_other(server, name, tmp_path, save, kind):
+    vectors = np.asfortranarray(np.random.default_rng(3).integers(-100, 100, (ROWS, DIMENSION)).astype(kind))
+    assert np.isfortran(vectors)
+    path = tmp_path / ("a.npy" if save is np.save else "a.npz")
+    save(path, vectors) if save is np.save else save(path, vector=vectors, number=np.arange(ROWS))
+    done(import_files(server, name, path, "--element", "FP32", "--batch-rows", 64))
+    check_rows(server, name, vectors, range(ROWS), column="vector",
+               **({} if save is np.save else {"expected": lambda n: {"number": ("int64_value", n)}}))
+
+
+@pytest.mark.parametrize("shape", [(ROWS, 1), (1, DIMENSION), (1, 1)], ids=str)
+def test_columns_of_one_number(server, name, tmp_path, shape):
+    vectors = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+    np.savez(tmp_path / "a.npz", v=np.asfortranarray(vectors))
+    done(import_files(server, name, tmp_path / "a.npz"))
+    rows = all_rows(server, name, "v", [0.0] * shape[1])
+    assert [rows[at][0] for at in range(len(vectors))] == pytest.approx(squares(vectors, [0.0] * shape[1]), rel=1e-5)
+
+
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_several_arrays_of_numpy_are_columns(server, name, tmp_path, vectors, save):
     times = np.datetime64("2024-05-01T00:00:00", "us") + np.arange(ROWS)
@@ -429,11 +450,12 @@ def test_arrays_that_are_not_read_are_refused_with_what_to_do(server, name, tmp_
         np.save(tmp_path / "a.npy", array, allow_pickle=allow_pickle)
         failed(import_files(server, name, tmp_path / "a.npy"), 2, "a.npy", *words)
     refused(np.array([{}, []], object), "pickled Python objects", allow_pickle=True)
-    refused(np.asfortranarray(vectors), "numpy.ascontiguousarray")
     refused(vectors.astype(complex), "where numbers or text are wanted")
     refused(vectors[:0], "no rows")
     refused(vectors[0], "lists of numbers")
     refused(vectors.reshape(ROWS, 2, 4), "shape [700, 2, 4]")
+    np.savez(tmp_path / "a.npz", a=vectors.astype(complex), b=np.float32(1.0))
+    failed(import_files(server, name, tmp_path / "a.npz"), 2, '"a"', "where numbers or text are wanted", '"b"', "shape []")
 
 
 def test_a_table_that_is_cut_short_is_refused(server, name, tmp_path, vectors):

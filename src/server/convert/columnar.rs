@@ -215,6 +215,9 @@ pub(in crate::server) fn known_element(number: i32) -> std::result::Result<Eleme
         Ok(wire::ElementType::Int16) => Ok(ElementType::Int16),
         Ok(wire::ElementType::Binary32) => Ok(ElementType::Binary32),
         Ok(wire::ElementType::Binary64) => Ok(ElementType::Binary64),
+        Ok(wire::ElementType::Fp64) => {
+            Err("FP64, which columns of FP32 and FP16 take and no column holds".to_owned())
+        }
         Ok(wire::ElementType::Unspecified) => Err("no element type".to_owned()),
         Err(_) => Err(format!("unknown element type {number}")),
     }

@@ -3,6 +3,7 @@
 mod collections;
 mod images;
 mod read;
+mod sent;
 mod write;
 
 use std::pin::Pin;
@@ -236,11 +237,15 @@ fn answer<T>(call: &'static str, outcome: Result<T>) -> Reply<T> {
 /// Answers one query.
 async fn search(
     database: &Database,
-    request: QueryRequest,
+    mut request: QueryRequest,
     started: Instant,
 ) -> Result<QueryReply> {
     let collection = database.collection(&request.collection)?;
     let schema = collection.schema();
+    sent::check_vectors_count(&request)?;
+    if let Some(vectors) = &mut request.vectors {
+        sent::round_doubles(vectors, schema, Error::query)?;
+    }
     let mut query = convert::native_query(request)?;
     if query.column.is_empty() {
         query.column = only_column(schema)?.to_owned();

@@ -46,10 +46,18 @@ pub(super) async fn delete(database: Arc<Database>, request: DeleteRequest) -> R
     Ok(DeleteReply { rows_deleted: collection.delete_where(&raw).await? })
 }
 
-async fn apply(database: &Database, rows_max: u32, request: WriteRequest) -> Result<WriteOutcome> {
+async fn apply(
+    database: &Database,
+    rows_max: u32,
+    mut request: WriteRequest,
+) -> Result<WriteOutcome> {
     let collection = database.collection(&request.collection)?;
     limits::check_rows(request.keys.len(), rows_max)?;
     let magic_number = request.magic_number;
+    for column in &mut request.vectors {
+        let refused = |detail| Error::InvalidWrite { detail };
+        super::sent::round_doubles(column, collection.schema(), refused)?;
+    }
     let write = convert::columnar_write(request)?;
     check_columns(collection.schema(), &write)?;
     collection.write(write, magic_number).await

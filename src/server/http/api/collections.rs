@@ -76,7 +76,8 @@ macro_rules! names {
             pub(super) fn from_number(number: i32) -> Option<Self> {
                 match wire::$wire::try_from(number) {
                     $(Ok(wire::$wire::$wire_name) => Some($own::$name),)*
-                    Ok(wire::$wire::Unspecified) | Err(_) => None,
+                    // Nothing, or what vectors that are sent may be of, and no column is.
+                    Ok(_) | Err(_) => None,
                 }
             }
         }

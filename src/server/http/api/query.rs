@@ -41,6 +41,9 @@ pub(super) struct Query<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<Vec<VectorForm>>)]
     vectors: Option<&'a RawValue>,
+    /// How many query vectors are meant: a query with another number of them is refused.
+    #[serde(default)]
+    vectors_count: Option<u32>,
     /// Rows, or groups of rows, wanted for each query vector (for all together where they are aggregated).
     /// As many are found where that many are live, unless `radius`, `radius_min` or `filter` leave fewer. 0 or
     /// left out: all rows within `radius`, which must be given then; they are found exactly, and the call is
@@ -131,6 +134,7 @@ impl Query<'_> {
             group: self.group.map(|group| wire::Group { column: group.column, size: group.size }),
             score: self.score.map_or(0, ScoreShape::number),
             return_vectors: vector_names(self.return_vectors),
+            vectors_count: self.vectors_count,
         }
     }
 }
