@@ -239,8 +239,10 @@ def near_duplicates_3(random, count):
 def drift(random, count):
     """Three steps, each somewhere else, and each in its index before the next begins."""
     spans = [count * 10 // 12, count // 3, count // 3]
-    parts = [clustered(random, span + HELD_BACK // 3 + 1, 48, clusters=60) + 2.5 * place * np.sign(normal(random, 1, 48))
-             for place, span in enumerate(spans)]
+    parts = []
+    for place, span in enumerate(spans):
+        moved = 2.5 * place * np.sign(normal(random, 1, 48))
+        parts.append(clustered(random, span + HELD_BACK // 3 + 1, 48, clusters=60) + moved)
     rows = [part[:span].astype(np.float32) for part, span in zip(parts, spans)]
     new = np.concatenate([part[span:] for part, span in zip(parts, spans)])[:HELD_BACK]
     keys = np.split(np.arange(sum(spans), dtype=np.uint64), np.cumsum(spans)[:-1])
@@ -368,8 +370,8 @@ def pictures(random, count):
         vertical, horizontal = np.gradient(drawn, axis=(1, 2))
         strength = np.hypot(vertical, horizontal)
         sector = (np.arctan2(vertical, horizontal) % np.pi * 8 / np.pi).astype(int) % 8
-        cells = np.stack([np.where(sector == s, strength, 0).reshape(size, 4, 8, 4, 8).sum((2, 4)) for s in range(8)], -1)
-        cells = cells.reshape(size, 128)
+        by_sector = [np.where(sector == s, strength, 0).reshape(size, 4, 8, 4, 8).sum((2, 4)) for s in range(8)]
+        cells = np.stack(by_sector, -1).reshape(size, 128)
         found[first:first + size] = cells / np.maximum(np.linalg.norm(cells, axis=1, keepdims=True), 1e-9)
     return found
 

@@ -301,6 +301,16 @@ class Collection:
         return places, claims(replies)
 
 
+def live(collections_, arguments):
+    """Asks what nobody measures: other draws of queries unlike the rows, ten at a time."""
+    for one in collections_:
+        for turn in range(-(-arguments.live // 10)):
+            query = ("midpoints", "noise", "far", "moved")[turn % 4]
+            random = np.random.default_rng((arguments.seed, turn, 1_000))
+            one.ask(kinds.asked(one.data, query, 10, random), (1, 10, 100)[turn % 3], "", DEFAULT_TARGET)
+    threading.Event().wait(arguments.live_seconds)
+
+
 def claims(replies):
     """What the replies say of themselves; of several what claims least."""
     made = {"exact": all(reply.exact for reply in replies)}
@@ -338,7 +348,7 @@ def warned(server, column):
 # ----- cells -----
 
 
-def plan(data, metric, index, arguments):
+def plan(index, arguments):
     """(kind of query, filter, share) of all cells of a collection but for their k."""
     cells = [(query, "none", 1.0) for query in kinds.QUERIES] if index == "HNSW" else \
         [(query, "none", 1.0) for query in OTHER_QUERIES]
@@ -348,7 +358,8 @@ def plan(data, metric, index, arguments):
                   for query in (FILTERED_QUERIES[:2] if arguments.short else FILTERED_QUERIES)]
     else:
         cells += [(query, kind, share) for kind, share in OTHER_FILTERS for query in ("rows", "midpoints")]
-    return [cell for cell in cells if not (data.element == kinds.BITS and cell[0] == "examples")]
+    return [cell for cell in cells if (not arguments.asked or cell[0] in arguments.asked)
+            and (not arguments.filters or cell[1] in arguments.filters)]
 
 
 def pairs(data, arguments):
@@ -443,7 +454,7 @@ def rank_of(order):
 def measure_collection(one, view, server, engines, arguments):
     """The cells of one collection."""
     ks, cells = arguments.ks, []
-    for query, kind, share in plan(one.data, one.metric, one.index, arguments):
+    for query, kind, share in plan(one.index, arguments):
         name, made = view.queries(query, kind)
         if made is None:
             continue
@@ -494,6 +505,9 @@ def measure_kind(name, arguments, peers, progress):
                 progress.say(f"{name}: indexing")
                 if note := settle(collections_, server):
                     notes.append(note)
+            if arguments.live:
+                progress.say(f"{name}: {arguments.live} queries for each")
+                live(collections_, arguments)
             cells, graphs = [], {}
             for one in collections_:
                 progress.say(f"{name}: {one.metric} {one.index}")
@@ -578,9 +592,16 @@ def main():
     parser.add_argument("--kinds", type=names(kinds.KINDS), metavar="LIST", help="default: all")
     parser.add_argument("--indexes", type=names(INDEXES), metavar="LIST", help="default: all")
     parser.add_argument("--metrics", type=names((L2, L2_ROOT, IP, COSINE, L1, HAMMING)), default=[], metavar="LIST")
+    parser.add_argument("--asked", type=names(kinds.QUERIES), default=[], metavar="LIST",
+                        help="kinds of query (default: all)")
+    parser.add_argument("--filters", type=names(("none", *FILTERS)), default=[], metavar="LIST",
+                        help="none among them (default: all)")
+    parser.add_argument("--live", type=int, default=0, metavar="QUERIES",
+                        help="unlike the rows, to ask before anything is measured: what the server learns from")
+    parser.add_argument("--live-seconds", type=float, default=20.0, help="rest after these")
     parser.add_argument("--peers", type=names(("hnswlib", "faiss")), default=["hnswlib", "faiss"], metavar="LIST")
     parser.add_argument("--target", default=str(DEFAULT_TARGET), metavar="LIST", 
-                        help="0.95 is what holds where nothing is asked for; 1 scans, and tells whether the truth here is true")
+                        help="0.95 is what holds where nothing is asked for; 1 scans, which tries the truth here")
     parser.add_argument("--rows", type=int, help=f"of each kind (default: {ROWS:,}, short {SHORT_ROWS:,})")
     parser.add_argument("--queries", type=int, default=100, help="of each cell without a filter")
     parser.add_argument("--filter-queries", type=int, default=30, help="of each cell with a filter")

