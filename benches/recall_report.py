@@ -14,6 +14,9 @@ FILTERS = ("random", "near", "far", "outer")
 #: The share of cells that may be below their target, where the reply says so.
 SAID_MAX = 0.01
 LOWEST = 40
+#: Metrics that are of one picture: their order is the same, or their data differ.
+GROUPS = {L2: "Euclidean", L2_ROOT: "Euclidean", IP: "inner product", COSINE: "cosine", L1: "Manhattan, Hamming",
+          HAMMING: "Manhattan, Hamming"}
 
 
 def is_below(cell):
@@ -107,16 +110,17 @@ def plot(report, path):
     target = report["targets"][0]
     cells = [cell for cell in report["cells"] if cell["target"] == target]
     names = list(dict.fromkeys(cell["data"] for cell in cells))
-    lowest = {}
+    lowest, silent = {}, set()
     for cell in cells:
         column = cell["query"] if cell["filter"] == "none" else f"filter {cell['filter']}"
-        group = cell["metric"] if cell["index"] == "HNSW" else cell["index"]
+        group = GROUPS[cell["metric"]] if cell["index"] == "HNSW" else cell["index"]
         at = (cell["data"], group, column)
         lowest[at] = min(cell["recall"], lowest.get(at, 1.0))
+        if is_below(cell) and not cell["said"]:
+            silent.add(at)
     queries = [*kinds.QUERIES, *(f"filter {name}" for name in FILTERS)]
     others = dict.fromkeys(cell["index"] for cell in cells if cell["index"] != "HNSW")
-    groups = [group for group in (L2, L2_ROOT, IP, COSINE, L1, HAMMING, *others)
-              if any(at[1] == group for at in lowest)]
+    groups = [group for group in dict.fromkeys((*GROUPS.values(), *others)) if any(at[1] == group for at in lowest)]
     columns = []
     for group in groups:
         columns += [(group, query) for query in queries if any(at[1:] == (group, query) for at in lowest)]
@@ -131,8 +135,9 @@ def plot(report, path):
     cmap.set_bad("#f2f2f2")
     image = area.imshow(np.ma.masked_invalid(grid), cmap=cmap, norm=BoundaryNorm(bounds, len(colours)), aspect="auto")
     for row, place in zip(*np.where(grid < target)):
-        area.text(place, row, f"{grid[row, place] * 100:.0f}", ha="center", va="center", fontsize=5.5,
-                  color="white" if grid[row, place] < 0.7 else "black")
+        number = f"{grid[row, place] * 100:.0f}"
+        area.text(place, row, number if (names[row], *columns[place]) in silent else f"({number})", ha="center",
+                  va="center", fontsize=6, color="white" if grid[row, place] < 0.7 else "black")
     area.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
     area.set_xticks(range(len(columns)), [query for _, query in columns], rotation=90, fontsize=7)
     area.set_xticks(np.arange(len(columns)) - 0.5, minor=True)
@@ -141,19 +146,16 @@ def plot(report, path):
     area.tick_params(which="minor", length=0)
     for group in groups:
         inside = [place for place, (of, _) in enumerate(columns) if of == group]
-        title = f"HNSW, {group}" if group not in others else group
-        if len(inside) < 4:
-            title = group
-        area.text(np.mean(inside), -0.8, title, ha="center", va="bottom", fontsize=8,
-                  rotation=0 if len(inside) > 3 else 90)
+        area.text(np.mean(inside), -0.8, group if group in others else f"HNSW, {group}", ha="center", va="bottom",
+                  fontsize=8, rotation=0 if len(inside) > 3 else 90)
         if inside[0]:
             area.axvline(inside[0] - 0.5, color="black", linewidth=1.2)
     bar = figure.colorbar(image, ax=area, ticks=bounds, pad=0.01, fraction=0.02)
     bar.ax.set_yticklabels([f"{min(bound, 1):g}" for bound in bounds], fontsize=7)
     one = count(cells)
-    figure.suptitle(f"Lowest mean recall of {one['cells']:,} cells at target {target} "
-                    f"({one['said']} below and said, {one['silent']} below and silent); numbers: below it, in percent",
-                    fontsize=10)
+    area.set_title(f"The lowest mean recall of {one['cells']:,} cells at target {target}; numbers: below it, in percent, "
+                   f"in brackets where the reply says so ({one['said']} cells; {one['silent']} silent)",
+                   fontsize=10, pad=26)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
     plt.close(figure)
