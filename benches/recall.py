@@ -609,6 +609,7 @@ def main():
     parser.add_argument("--short", action="store_true", help="less of everything, for a test")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="of the server, and the next one (default: any)")
+    parser.add_argument("--before", type=pathlib.Path, help="cells of an earlier run, for the table")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench-results" / "recall.json")
     arguments = parser.parse_args()
     if arguments.queries > kinds.HELD_BACK:
@@ -625,6 +626,8 @@ def main():
     words = " ".join(["benches/recall.py", *sys.argv[1:]])
     report = {"command": words, "rows": arguments.rows, "seed": arguments.seed, "targets": arguments.target,
               "versions": versions(binary), "notes": [], "seconds": {}, "cells": []}
+    if arguments.before:
+        report["before"] = json.loads(arguments.before.read_text())
     peers = load_peers(arguments.peers)
     progress = Progress(sum(len(pairs(kinds.KINDS[name], arguments)) for name in arguments.kinds))
     for name in arguments.kinds:

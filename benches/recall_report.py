@@ -62,31 +62,42 @@ def is_met(report):
     return True
 
 
-def table(report):
+def grouped(report, target):
+    groups = collections.defaultdict(list)
+    for cell in report["cells"]:
+        if cell["target"] == target:
+            groups[cell["data"], cell["metric"], cell["index"]].append(cell)
+    return groups
+
+
+def table(report, picture):
     """Markdown: each kind of data with each metric and index on a line."""
     yield "# What searches find\n"
     yield (f"Made by `{report['command']}` ({report['versions']['voisin']}; hnswlib {report['versions']['hnswlib']}, "
            f"faiss {report['versions']['faiss-cpu']}; {report['rows']:,} rows of each kind, seed {report['seed']}). "
            "The figures are recalls: the mean of the cell with the lowest mean, which cell that is, and the "
            "lowest of a single query of any cell. hnswlib and faiss: their lowest cell, of those without a filter "
-           "(M 16, ef 100); lists: faiss's own inverted lists, one of them looked into.\n")
+           "(M 16, ef 100); lists: faiss's own inverted lists, one of them looked into."
+           f"{' Before: the lowest cell of an earlier run.' if 'before' in report else ''}\n")
     for line in summary_lines(report):
         yield f"- {line}"
+    if "before" in report:
+        yield from (f"- before, {line}" for line in summary_lines(report["before"]))
+    yield f"\n![The lowest recall of each kind of data and query]({picture})"
     for target in report["targets"]:
         yield f"\n## Target {target}{', which is the default' if target == DEFAULT_TARGET else ''}\n"
-        yield ("| data | metric | index | cells | lowest | where | worst query | below, said | below, silent | "
+        yield ("| data | metric | index | cells | before | lowest | where | worst query | below, said | below, silent | "
                "hnswlib | faiss | lists | lost |")
-        yield "|---|---|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|"
-        groups = collections.defaultdict(list)
-        for cell in report["cells"]:
-            if cell["target"] == target:
-                groups[cell["data"], cell["metric"], cell["index"]].append(cell)
-        for (data, metric, index), cells in groups.items():
+        yield "|---|---|---|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|"
+        earlier = grouped(report["before"], target) if "before" in report else {}
+        for (data, metric, index), cells in grouped(report, target).items():
             lowest, one = min(cells, key=lambda cell: cell["recall"]), count(cells)
             plain = [cell for cell in cells if cell["filter"] == "none"]
             peers = [f"{min(found):.3f}" if (found := [cell[peer] for cell in plain if peer in cell]) else ""
                      for peer in ("hnswlib", "faiss", "faiss_lists")]
-            yield (f"| {data} | {metric} | {index} | {one['cells']} | {lowest['recall']:.3f} | {place_of(lowest)} | "
+            before = [cell["recall"] for cell in earlier.get((data, metric, index), [])]
+            yield (f"| {data} | {metric} | {index} | {one['cells']} | {f'{min(before):.3f}' if before else ''} | "
+                   f"{lowest['recall']:.3f} | {place_of(lowest)} | "
                    f"{min(cell['worst'] for cell in cells):.2f} | {one['said'] or ''} | {one['silent'] or ''} | "
                    f"{' | '.join(peers)} | {one['lost'] or ''} |")
     below = sorted(filter(is_below, report["cells"]), key=lambda cell: cell["recall"] - cell["target"])
@@ -163,8 +174,9 @@ def plot(report, path):
 
 def save(report, out):
     out.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in ((out, json.dumps(report).replace('}, {"data"', '},\n{"data"')),
-                       (out.with_suffix(".md"), "\n".join(table(report)) + "\n")):
+    own = {name: value for name, value in report.items() if name != "before"}
+    words = "\n".join(table(report, out.with_suffix(".png").name)) + "\n"
+    for path, text in ((out, json.dumps(own).replace('}, {"data"', '},\n{"data"')), (out.with_suffix(".md"), words)):
         # A run that is ended half way leaves what it has.
         part = path.with_name(path.name + ".part")
         part.write_text(text)
