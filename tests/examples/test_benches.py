@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from server import ROOT
+from server import ROOT, binary
 
 
 def measure(script, server, *options):
@@ -22,3 +22,12 @@ def test_5000_rows_load_while_four_threads_query_and_none_is_missed(start_server
     assert summary["probes_while_loading"] > 0
     assert summary["recall_at_10"] >= 0.98
     assert summary["segments"] > 1
+
+
+def test_the_nearest_are_found_on_kinds_of_data_that_are_hard_or_it_is_said(tmp_path):
+    command = [sys.executable, str(ROOT / "benches" / "recall.py"), "--short", "--bin", binary(),
+               "--out", str(tmp_path / "recall.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "recall.md").read_text()
+    report = json.loads((tmp_path / "recall.json").read_text())
+    assert len(report["cells"]) > 500 and not report["notes"]
