@@ -52,9 +52,18 @@ impl IndexRecall {
     /// How to search for the `k` nearest with that effort, and what that is expected to find.
     pub fn trial(&self, effort: Effort, k: usize, likeness: Likeness) -> Trial {
         let live = self.live.load();
-        match live.as_ref().filter(|live| live.curve.is_measured(likeness)) {
-            Some(live) => live.curve.trial(effort, k, likeness),
-            None => self.sample.trial(effort, k, likeness),
+        let sample = self.sample.trial(effort, k, likeness);
+        let Some(live) = live.as_ref().filter(|live| live.curve.is_measured(likeness)) else {
+            return sample;
+        };
+        // The next query may be unlike those before it: live ones make searches harder only.
+        let asked = live.curve.trial(effort, k, likeness);
+        let candidates = asked.candidates.max(sample.candidates);
+        let found = live.curve.trial(Effort::Candidates(candidates), k, likeness).expected;
+        Trial {
+            candidates,
+            expected: found.into_iter().chain(sample.expected).reduce(f32::min),
+            is_enough: asked.is_enough && sample.is_enough,
         }
     }
 

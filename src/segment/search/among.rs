@@ -33,6 +33,10 @@ const SPARSE_NEAR: f64 = 0.75;
 const LATE: usize = 20;
 /// Nodes near the query that are looked at to tell that.
 const NEAR_MAX: usize = 4_096;
+/// So many bytes of allowed rows or codes are looked at for a query that is away from all rows, and where
+/// scores do not tell whether it is.
+const FAR_BYTES: u64 = 32 << 20;
+const UNCLEAR_BYTES: u64 = 8 << 20;
 /// Walks tried where most rows may be found.
 const ROUNDS: usize = 4;
 
@@ -49,8 +53,12 @@ impl Finding<'_> {
         let share = self.allowed as f64 / graph.len().max(1) as f64;
         let cells = cells.filter(|_| share <= FEW);
         let steps = SCAN_STEPS * ef * graph.width();
-        if self.allowed <= cells.map_or(steps, |_| steps.min(SCAN_ROWS)) {
+        if self.allowed <= cells.map_or(steps.max(SCAN_ROWS), |_| steps.min(SCAN_ROWS)) {
             return self.look_at_each(allowed, ranker);
+        }
+        let tells_far = self.index.recall().tells_far();
+        if !tells_far && self.allowed_bytes() <= UNCLEAR_BYTES {
+            return self.look_or_wait(allowed, ranker);
         }
         if share >= MOSTLY
             && let Some(met) = self.walk_mostly(graph, ranker, (ef, likeness, share))
@@ -59,7 +67,6 @@ impl Finding<'_> {
         }
         let ef = (ef as f64 * AMONG) as usize;
         let mut found = Found::default();
-        let tells_far = self.index.recall().tells_far();
         let mut is_elsewhere = false;
         match cells {
             Some(cells) => {
@@ -79,6 +86,10 @@ impl Finding<'_> {
         }
         if found.len() >= k && !is_elsewhere && !self.is_far(&found.nodes, share) {
             return Met::Nodes(self.clear(&found.nodes, ranker));
+        }
+        // Neither is what is nearest of all found well for a query that is away from all rows.
+        if tells_far && self.allowed_bytes() <= FAR_BYTES {
+            return self.look_or_wait(allowed, ranker);
         }
         // Where the query is, rows may be farther from each other than elsewhere.
         if found.len() >= k && tells_far {
@@ -102,10 +113,22 @@ impl Finding<'_> {
                 return Met::Nodes(self.clear(&found.nodes, ranker));
             }
         }
+        self.look_or_wait(allowed, ranker)
+    }
+
+    /// [`Finding::look_at_each`], unless that takes too long where the search runs.
+    fn look_or_wait(&self, allowed: &RowSet, ranker: &impl Ranker) -> Met {
         match self.can_look_at_each() {
             true => self.look_at_each(allowed, ranker),
             false => Met::TooLong,
         }
+    }
+
+    /// Bytes that looking at each of the allowed rows reads.
+    fn allowed_bytes(&self) -> u64 {
+        let codes = self.index.codes().map(Codes::row_bytes);
+        let row_bytes = codes.unwrap_or(self.search.vector.len()) as u64;
+        (self.allowed as u64).saturating_mul(row_bytes)
     }
 
     /// [`Finding::walk_among`] where most rows may be found: all nodes are walked, and those that may not
@@ -138,6 +161,9 @@ impl Finding<'_> {
                 return None;
             }
             if self.is_far(&found.nodes, share) {
+                if self.allowed_bytes() <= FAR_BYTES {
+                    break;
+                }
                 likeness = Likeness::Unlike;
             }
             let wanted = recall.trial(self.search.effort, of_kth, likeness).candidates;
@@ -150,10 +176,7 @@ impl Finding<'_> {
                 break;
             }
         }
-        match self.can_look_at_each() {
-            true => self.search.allowed.map(|allowed| self.look_at_each(allowed, ranker)),
-            false => Some(Met::TooLong),
-        }
+        self.search.allowed.map(|allowed| self.look_or_wait(allowed, ranker))
     }
 
     /// Adds to `found` what a walk among allowed nodes alone finds that begins with `seeds` of them.
@@ -184,9 +207,7 @@ impl Finding<'_> {
     }
 
     pub(super) fn can_look_at_each(&self) -> bool {
-        let codes = self.index.codes().map(Codes::row_bytes);
-        let row_bytes = codes.unwrap_or(self.search.vector.len()) as u64;
-        (self.allowed as u64).saturating_mul(row_bytes) <= self.search.scan_bytes_max
+        self.allowed_bytes() <= self.search.scan_bytes_max
     }
 
     /// The nearest of the allowed nodes: few enough to look at each, or too far away for the index. Where

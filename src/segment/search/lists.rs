@@ -8,6 +8,9 @@ use crate::native::{TrainedIndex, Tuning};
 /// Among more of the rows than this, an index without lists is asked.
 const ASK_SHARE: f64 = 0.05;
 
+/// So many bytes of allowed rows are sooner looked at.
+const SOON_BYTES: u64 = 4 << 20;
+
 impl Finding<'_> {
     /// The nodes that a trained index finds, nearest first by its own measure, or `None` where too many
     /// would have to be looked at one by one.
@@ -36,7 +39,8 @@ impl Finding<'_> {
                     }
                     Tuning::Candidates | Tuning::Nothing => share <= ASK_SHARE,
                 };
-                if is_sooner {
+                let bytes = (self.allowed * search.vector.len()) as u64;
+                if is_sooner || bytes <= SOON_BYTES.min(search.scan_bytes_max) {
                     return Ok(Some(self.nearest_of(allowed, ranker)));
                 }
                 share.min(1.0) * self.live
@@ -65,19 +69,16 @@ impl Finding<'_> {
             effort = effort.saturating_mul(4).min(most);
         };
         let Some(allowed) = search.allowed else { return Ok(Some(found)) };
-        let is_elsewhere = match index.recall().tells_far() {
-            true => {
-                let last = found.get(search.k - 1).and_then(|id| self.score(*id));
-                last.is_none_or(|score| index.recall().is_far(score, search.k, share))
-            }
+        let last = found.get(search.k.saturating_sub(1)).and_then(|id| self.score(*id));
+        let mut is_elsewhere = index.recall().tells_far()
+            && last.is_none_or(|score| index.recall().is_far(score, search.k, share));
+        if !is_elsewhere {
             // What is near the query says whether what may be found is there.
-            false => {
-                let near = self.near_wanted(share);
-                let near = trained.search(search.vector, near, effort, None)?;
-                let met = near.iter().filter(|id| admits(**id)).count();
-                self.is_sparse((met, near.len()), share / self.live)
-            }
-        };
+            let near = self.near_wanted(share);
+            let near = trained.search(search.vector, near, effort, None)?;
+            let met = near.iter().filter(|id| admits(**id)).count();
+            is_elsewhere = self.is_sparse((met, near.len()), share / self.live);
+        }
         if found.len() >= search.k && !is_elsewhere {
             return Ok(Some(found));
         }

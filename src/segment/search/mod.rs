@@ -11,7 +11,7 @@ use crate::segment::column_index::{ColumnIndex, IndexBody};
 use crate::segment::sealed::Sealed;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::segment::told::Told;
+use crate::segment::told::{RecallSource, Told};
 use crate::index::{
     BREADTH, Best, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, finalists, is_scan_quicker,
     to_score,
@@ -141,8 +141,12 @@ pub fn search_index(
                 continue;
             }
         }
-        let expected = index.recall().trial(search.effort, search.k, likeness).expected;
-        search.told.note(expected, index.recall().source(likeness), trial.candidates);
+        // Nothing was measured among some rows alone.
+        let source = match search.allowed {
+            None => index.recall().source(likeness),
+            Some(_) => RecallSource::Unmeasured,
+        };
+        search.told.note(trial.expected, source, trial.candidates);
         let count = found.len();
         found.into_iter().for_each(|candidate| top.push(candidate));
         return Ok(Outcome::Found(count));
