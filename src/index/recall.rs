@@ -1,6 +1,7 @@
 //! Measuring what an index finds, on a sample of its own rows: each is searched for as if it were not
 //! there, and the answer compared with an exact one.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
@@ -17,6 +18,8 @@ use crate::simd::{Query, prefetch_bytes};
 const SAMPLE: usize = 256;
 /// Fewer rows are not worth measuring.
 const ROWS_MIN: usize = 2_000;
+/// Rows of a part of the sample that tell anything of it.
+const PART_MIN: usize = 24;
 /// Neighbours asked for.
 const FEW: usize = 10;
 const MANY: usize = 100;
@@ -126,6 +129,14 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             run.pool.install(|| (0..SAMPLE).into_par_iter().map(truth).collect());
         sample.rows = rows?;
         Some(sample)
+    }
+
+    /// The sample of some of the nodes; `None` where too few of it are among them to tell anything.
+    pub fn among(&self, nodes: Range<u32>) -> Option<Self> {
+        let rows = self.rows.iter().filter(|(node, _)| nodes.contains(node));
+        let rows: Vec<(u32, Vec<f32>)> = rows.cloned().collect();
+        let RecallSample { column, vectors, codes, run, .. } = *self;
+        (rows.len() >= PART_MIN).then_some(RecallSample { column, vectors, codes, run, rows })
     }
 
     /// The recall by rising effort, of a search that scores as many finalists as `refine_k` says.

@@ -1,12 +1,11 @@
 //! The index of one column of a sealed segment, opened for searching.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use super::column_vectors::ColumnVectors;
-use super::sealed::{SegmentContext, map_verified};
+use super::sealed::{SegmentContext, map_verified, segment_folder};
 use crate::error::{Error, Result};
 use crate::index::{BuildRun, Cells, CodeSpace, Codes, HnswGraph, RowSpace, Vectors, finalists};
 use crate::manifest::IndexEntry;
@@ -68,7 +67,7 @@ pub(super) fn trained_params(column: &VectorColumn) -> Option<(&Recipe, TrainedS
 pub fn check_indexes(schema: &CollectionSchema) -> Result<()> {
     for column in &schema.columns {
         let Some((recipe, space)) = trained_params(column) else { continue };
-        let description = recipe.description(recipe.lists(recipe.rows_min()));
+        let description = recipe.description(recipe.lists(recipe.rows_wanted()));
         TrainedIndex::new(&description, space).map_err(|error| Error::InvalidColumn {
             column: column.name.clone(),
             detail: format!("no index can be made of {description:?}: {error}"),
@@ -81,10 +80,11 @@ impl ColumnIndex {
     /// Reads the index of a column, and makes what it is searched by.
     pub(super) fn open(
         context: &SegmentContext,
-        folder: &Path,
+        segment: u32,
         entry: &IndexEntry,
         vectors: ColumnVectors<'_>,
     ) -> Result<ColumnIndex> {
+        let folder = &segment_folder(&context.folder, segment);
         let path = folder.join(&entry.file.name);
         let count = vectors.count();
         let fitting = |nodes: usize| match nodes == count {
@@ -105,8 +105,12 @@ impl ColumnIndex {
             IndexBody::Graph { graph: graph?, codes, cells: OnceLock::new() }
         } else if let Some((_, space)) = trained_params(column) {
             let bytes = map_verified(context, folder, &entry.file)?;
+            let _trial = context.suspects.opening(segment, entry.column as usize)?;
             let index = TrainedIndex::read(&bytes, space).map_err(|e| e.in_file(&path))?;
             fitting(index.len())?;
+            let probed = [0, count / 2, count.saturating_sub(1)].into_iter().take(count);
+            let probed = probed.map(|node| vectors.get(node as u32));
+            index.probe(probed).map_err(|e| e.in_file(&path))?;
             IndexBody::Trained(index)
         } else {
             return Err(Error::damaged(&path, 0, "an index of a column that has none"));

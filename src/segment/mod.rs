@@ -17,6 +17,7 @@ mod kinds;
 mod rows_file;
 mod sealed;
 mod search;
+mod suspects;
 mod tombstones;
 mod trained_job;
 
@@ -30,4 +31,5 @@ pub use growing::{Block, Growing, GrowingView};
 pub use kinds::{KindSet, forward_array, value_at};
 pub use sealed::{Sealed, SegmentContext, segment_folder, segment_id};
 pub use search::{SegmentSearch, scan_growing, scan_sealed, search_index};
+pub use suspects::{Suspects, Trial};
 pub use tombstones::{LIVE, Tombstones, encode as encode_tombstones};

@@ -146,6 +146,7 @@ impl Voisin for Native {
                 collection.indexing(),
                 collection.memory(),
                 self.database.server_memory(),
+                collection.unindexed(),
             )
         });
         answer("Stats", reply)
