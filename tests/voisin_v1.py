@@ -19,7 +19,7 @@ class VoisinV1:
         self._service = self._pool.FindServiceByName(f"{PACKAGE}.Voisin")
         self._factory = message_factory.MessageFactory(self._pool)
 
-    def message(self, name, **fields):
+    def message(self, name, /, **fields):
         """A message of the contract by its name."""
         return self._factory.GetPrototype(self._pool.FindMessageTypeByName(f"{PACKAGE}.{name}"))(**fields)
 

@@ -3,8 +3,10 @@
 
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -61,6 +63,24 @@ struct Checks {
         return (count + block - 1) / block * block;
     }
 
+    // A graph of faiss is searched without end, or beyond its memory, where a distance is not a number.
+    static void finite(const char* what, const float* floats, size_t count) {
+        for (size_t at = 0; at < count; at++) {
+            if (!std::isfinite(floats[at])) {
+                throw std::runtime_error(std::string(what) + " have one that is not a number");
+            }
+        }
+    }
+
+    // The same of floats of 16 bits, of which large ones may be infinite; this is infinity.
+    static void numbers(const uint8_t* codes, size_t count, uint16_t infinity) {
+        for (size_t at = 0; at < count; at++) {
+            uint16_t half;
+            memcpy(&half, codes + 2 * at, sizeof(half));
+            require((half & 0x7fff) <= infinity, "rows have one that is not a number");
+        }
+    }
+
     void product(const faiss::ProductQuantizer& pq, size_t dimension) const {
         equal("the dimension of a product quantizer", pq.d, dimension);
         require(pq.M > 0 && pq.nbits > 0 && pq.nbits <= 16, "a product quantizer of no such size");
@@ -69,6 +89,7 @@ struct Checks {
         equal("the number of its centres", pq.ksub, size_t(1) << pq.nbits);
         equal("the size of its centres", pq.centroids.size(), dimension * pq.ksub);
         equal("the size of its codes", pq.code_size, (pq.nbits * pq.M + 7) / 8);
+        finite("centres", pq.centroids.data(), pq.centroids.size());
     }
 
     void scalar(const faiss::ScalarQuantizer& sq, size_t dimension) const {
@@ -94,6 +115,7 @@ struct Checks {
                 require(false, "a scalar quantizer of no known type");
         }
         equal("the size of its ranges", sq.trained.size(), ranges);
+        finite("ranges", sq.trained.data(), sq.trained.size());
         equal("the size of its codes", sq.code_size, Quantizer(dimension, sq.qtype).code_size);
     }
 
@@ -114,6 +136,7 @@ struct Checks {
         auto* product = dynamic_cast<const faiss::ProductAdditiveQuantizer*>(&aq);
         if (!product) {
             equal("the size of its centres", aq.codebooks.size(), centres * dimension);
+            finite("centres", aq.codebooks.data(), aq.codebooks.size());
             return;
         }
         require(product->nsplits > 0 && dimension % product->nsplits == 0,
@@ -165,6 +188,8 @@ struct Checks {
         equal("the size of a rotation", linear.A.size(), size_t(linear.d_in) * linear.d_out);
         require(!linear.have_bias || linear.b.size() >= size_t(linear.d_out),
                 "the shift of a rotation is too short");
+        finite("rotations", linear.A.data(), linear.A.size());
+        finite("shifts", linear.b.data(), linear.b.size());
     }
 
     void codes(const faiss::IndexFlatCodes& flat) const {
@@ -172,9 +197,16 @@ struct Checks {
         const size_t dimension = flat.d;
         if (dynamic_cast<const faiss::IndexFlat*>(&flat)) {
             equal("the size of a row", flat.code_size, sizeof(float) * dimension);
+            const auto* floats = reinterpret_cast<const float*>(flat.codes.data());
+            finite("rows", floats, size_t(rows) * dimension);
         } else if (auto* sq = dynamic_cast<const faiss::IndexScalarQuantizer*>(&flat)) {
             scalar(sq->sq, dimension);
             equal("the size of a row", flat.code_size, sq->sq.code_size);
+            if (sq->sq.qtype == faiss::ScalarQuantizer::QT_fp16) {
+                numbers(flat.codes.data(), size_t(rows) * dimension, 0x7c00);
+            } else if (sq->sq.qtype == faiss::ScalarQuantizer::QT_bf16) {
+                numbers(flat.codes.data(), size_t(rows) * dimension, 0x7f80);
+            }
         } else if (auto* pq = dynamic_cast<const faiss::IndexPQ*>(&flat)) {
             product(pq->pq, dimension);
             equal("the size of a row", flat.code_size, pq->pq.code_size);

@@ -77,13 +77,14 @@ pub fn check_indexes(schema: &CollectionSchema) -> Result<()> {
 }
 
 impl ColumnIndex {
-    /// Reads the index of a column, and makes what it is searched by.
+    /// Reads the index of a column, and makes what it is searched by. `None` for one that is left out of
+    /// service; the context's suspects know why.
     pub(super) fn open(
         context: &SegmentContext,
         segment: u32,
         entry: &IndexEntry,
         vectors: ColumnVectors<'_>,
-    ) -> Result<ColumnIndex> {
+    ) -> Result<Option<ColumnIndex>> {
         let folder = &segment_folder(&context.folder, segment);
         let path = folder.join(&entry.file.name);
         let count = vectors.count();
@@ -105,17 +106,33 @@ impl ColumnIndex {
             IndexBody::Graph { graph: graph?, codes, cells: OnceLock::new() }
         } else if let Some((_, space)) = trained_params(column) {
             let bytes = map_verified(context, folder, &entry.file)?;
-            let _trial = context.suspects.opening(segment, entry.column as usize)?;
-            let index = TrainedIndex::read(&bytes, space).map_err(|e| e.in_file(&path))?;
-            fitting(index.len())?;
-            let probed = [0, count / 2, count.saturating_sub(1)].into_iter().take(count);
-            let probed = probed.map(|node| vectors.get(node as u32));
-            index.probe(probed).map_err(|e| e.in_file(&path))?;
-            IndexBody::Trained(index)
+            let place = entry.column as usize;
+            if context.suspects.left_out(segment, place).is_some() {
+                return Ok(None);
+            }
+            let trial = context.suspects.opening(segment, place)?;
+            let opened = TrainedIndex::read(&bytes, space).and_then(|index| {
+                let probed = [0, count / 2, count.saturating_sub(1)].into_iter().take(count);
+                index.probe(probed.map(|node| vectors.get(node as u32))).map(|()| index)
+            });
+            drop(trial);
+            match opened {
+                Ok(index) => {
+                    fitting(index.len())?;
+                    IndexBody::Trained(index)
+                }
+                // The file is as it was written, and its rows are not in doubt.
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "an index is left out of service");
+                    context.suspects.note_unfit(segment, place, error.to_string());
+                    return Ok(None);
+                }
+            }
         } else {
             return Err(Error::damaged(&path, 0, "an index of a column that has none"));
         };
-        Ok(ColumnIndex { body, recall: entry.recall.clone(), row_of_id: vectors.row_of_id })
+        let recall = entry.recall.clone();
+        Ok(Some(ColumnIndex { body, recall, row_of_id: vectors.row_of_id }))
     }
 
     /// True for a graph whose cells are yet to be made.

@@ -143,12 +143,9 @@ impl Sealed {
             let place = indexes.get_mut(position).ok_or_else(|| {
                 Error::damaged(&path, 0, format!("the manifest has an index of column {position}"))
             })?;
-            if context.suspects.left_out(entry.id, position).is_some() {
-                has_left_out = true;
-                continue;
-            }
             let vectors = ColumnVectors::new(&rows, position);
-            *place = Some(ColumnIndex::open(context, entry.id, index_entry, vectors)?);
+            *place = ColumnIndex::open(context, entry.id, index_entry, vectors)?;
+            has_left_out |= place.is_none();
         }
         let columns = 0..context.schema.columns.len();
         let vectors = columns.map(|column| count_vectors(&rows, column) as u32).collect();

@@ -70,6 +70,8 @@ pub struct Suspects {
     is_marking: bool,
     /// Segment and column of each index that a process did not outlive opening.
     opening: BTreeSet<(u32, usize)>,
+    /// What is wrong with indexes whose files are as they were written, and cannot be searched.
+    unfit: Mutex<BTreeMap<(u32, usize), String>>,
     builds: Mutex<BTreeMap<usize, Builds>>,
     /// Markers of work under way.
     armed: Mutex<Vec<Marker>>,
@@ -103,6 +105,7 @@ impl Suspects {
             folder: folder.to_path_buf(),
             is_marking: true,
             opening,
+            unfit: Mutex::default(),
             builds: Mutex::new(builds),
             armed: Mutex::default(),
         })
@@ -128,8 +131,18 @@ impl Suspects {
         }
     }
 
+    /// Remembers what is wrong with an index, which is left out of service for it.
+    pub fn note_unfit(&self, segment: u32, column: usize, fault: String) {
+        self.unfit.lock().insert((segment, column), fault);
+    }
+
     /// Why an index is left out of service, if it is.
     pub fn left_out(&self, segment: u32, column: usize) -> Option<String> {
+        if let Some(fault) = self.unfit.lock().get(&(segment, column)) {
+            return Some(format!(
+                "index segment-{segment}/{column}.faiss is left out of service and its segment is scanned: {fault}"
+            ));
+        }
         self.opening.contains(&(segment, column)).then(|| {
             let marker = self.path(Marker::Opening { segment, column });
             format!(

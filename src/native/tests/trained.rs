@@ -209,6 +209,7 @@ fn ids_and_links_that_lead_nowhere_are_refused() {
     refused(&graph, entry, &(COUNT as i32).to_le_bytes(), "begins at no node");
     let links = entry - 4 * 16;
     refused(&graph, links, &(COUNT as i32).to_le_bytes(), "leads to no node");
+    refused(&graph, graph.len() - 4, &f32::NAN.to_le_bytes(), "not a number");
     // The number of rows, behind what kind it is and the dimension.
     for whole in [&lists, &graph, &bytes(&trained("SQ8", space, &rows))] {
         for rows in [COUNT - 1, COUNT + 1, 0] {
