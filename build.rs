@@ -33,7 +33,9 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
 /// it and takes the BLAS routines from it, whatever `libblas.so` happens to be on the machine.
 fn compile_faiss_shim() -> Result<(), Box<dyn Error>> {
     const SOURCES: [&str; 2] = ["src/native/shim.cpp", "src/native/trained.cpp"];
-    println!("cargo::rerun-if-changed=src/native/guard.hpp");
+    const HEADERS: [&str; 3] =
+        ["src/native/guard.hpp", "src/native/trained_mend.hpp", "src/native/trained_check.hpp"];
+    HEADERS.iter().for_each(|header| println!("cargo::rerun-if-changed={header}"));
     SOURCES.iter().for_each(|source| println!("cargo::rerun-if-changed={source}"));
     // faiss-sys is a direct dependency with `links`, so cargo names its output folder.
     let root = PathBuf::from(std::env::var("DEP_FAISS_C_ROOT")?);

@@ -17,7 +17,7 @@ use super::stats::Merging;
 use crate::error::{Error, Result};
 use crate::index::BuildRun;
 use crate::manifest::{FileEntry, Manifest, SegmentEntry};
-use crate::schema::IndexKind;
+use crate::schema::{IndexKind, VectorColumn};
 use crate::segment::{
     BuildPlan, Built, IndexRule, MergeSource, Sealed, build_segment, encode_tombstones,
     segment_folder,
@@ -144,15 +144,25 @@ impl Collection {
 
     pub(super) fn policy(&self) -> Policy {
         let config = &self.config.segment;
-        let columns = self.schema.columns.iter();
-        let rows_min = columns.filter_map(|column| column.index.rows_min(config.graph_rows_min));
+        let is_still = self.is_still.load(Ordering::Relaxed);
+        let rows_min = self.indexed_columns().filter_map(|(_, column)| match is_still {
+            // What does not come any more is not waited for.
+            true => column.index.rows_min(config.graph_rows_min),
+            false => column.index.rows_wanted(config.graph_rows_min),
+        });
         Policy {
             index_rows_min: rows_min.min(),
             deleted_share_max: config.deleted_share_max,
             rows_max: self.schema.max_docs_per_segment,
             segments_max: config.segments_max as usize,
-            is_still: self.is_still.load(Ordering::Relaxed),
+            is_still,
         }
+    }
+
+    /// The columns whose indexes can be built, with their places.
+    pub(super) fn indexed_columns(&self) -> impl Iterator<Item = (usize, &VectorColumn)> + Clone {
+        let columns = self.schema.columns.iter().enumerate();
+        columns.filter(|(place, _)| !self.context.suspects.is_unbuilt(*place))
     }
 
     pub(super) fn next_merge(&self) -> Option<MergeJob> {
@@ -186,9 +196,13 @@ impl Collection {
     /// True for a segment with rows enough for an index and too few vectors in every column: waiting
     /// for more of its kind does not help it.
     pub(super) fn is_beyond_indexing(&self, sealed: &Sealed) -> bool {
+        // Merged with others it gets an index anew; alone it is left as it is.
+        if sealed.has_left_out() {
+            return true;
+        }
         let graph_rows_min = self.config.segment.graph_rows_min;
-        let columns = self.schema.columns.iter().enumerate();
-        let mut wishes = columns
+        let mut wishes = self
+            .indexed_columns()
             .filter_map(|(place, column)| Some((place, column.index.rows_min(graph_rows_min)?)));
         let has_rows = wishes.clone().any(|(_, rows_min)| u64::from(sealed.rows()) >= rows_min);
         has_rows && !wishes.any(|(place, min)| u64::from(sealed.vectors(place)) >= min)
@@ -253,7 +267,11 @@ impl Collection {
         };
         let built = self.build(&plan)?;
         let checkpoint = Some((frozen.last_sequence, frozen.next_doc_id));
-        self.finish(built, Vec::new(), sources, checkpoint)
+        self.finish(built, Vec::new(), sources, checkpoint)?;
+        for reason in self.too_few_to_train() {
+            tracing::info!(collection = self.schema.name, reason, "rows go without an index");
+        }
+        Ok(())
     }
 
     fn merge(self: &Arc<Self>, job: &MergeJob) -> Result<()> {
@@ -370,9 +388,9 @@ impl Collection {
         sources: Vec<MergeSource>,
         checkpoint: Option<(u64, u64)>,
     ) -> Result<()> {
-        let (entry, taken) = match built {
-            Some(built) => (Some(built.entry), built.taken),
-            None => (None, Vec::new()),
+        let (entry, taken, trials) = match built {
+            Some(built) => (Some(built.entry), built.taken, built.trials),
+            None => (None, Vec::new(), Vec::new()),
         };
         // A first source that is taken whole keeps its row numbers, and so its row space: the key map
         // stays as it is for those rows.
@@ -391,6 +409,7 @@ impl Collection {
                 Some(Arc::new(sealed))
             }
         };
+        drop(trials);
         // Held until the change is shown: the next commit finds every segment of the manifest open.
         let mut manifest = self.manifest.lock();
         self.commit(&mut manifest, &mut change)?;

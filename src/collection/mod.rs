@@ -29,7 +29,7 @@ use crate::config::{Config, Durability};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::schema::{Change, CollectionSchema, LsnContext, RawWrite, Row};
-use crate::segment::{ForwardStore, SegmentContext};
+use crate::segment::{ForwardStore, SegmentContext, Suspects};
 use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
 
@@ -117,6 +117,8 @@ pub struct FolderReport {
     pub log_records: u64,
     /// Bytes whose checksum was verified.
     pub bytes_checked: u64,
+    /// Indexes that are left out of service, or not built any more.
+    pub faults: Vec<String>,
     /// Things that are wrong but would not stop the collection.
     pub notes: Vec<String>,
 }
@@ -144,7 +146,8 @@ impl Collection {
         compute: &Arc<Compute>,
         magic_number: u64,
     ) -> Result<Arc<Self>> {
-        let loaded = recovery::load(disk, folder, forward, &config.segment)?;
+        let suspects = Suspects::find(disk, folder)?;
+        let loaded = recovery::load(disk, folder, forward, &config.segment, suspects)?;
         let log_number = recovery::repair(&loaded)?;
         let settings = LogSettings {
             sync_on_commit: config.storage.durability == Durability::Power,
@@ -204,6 +207,14 @@ impl Collection {
             magic_number,
         });
         collection.restore_live();
+        for reason in stats::unindexed(&collection.context, &collection.published.snapshot().sealed)
+        {
+            tracing::error!(
+                collection = collection.schema.name,
+                reason,
+                "rows go without an index"
+            );
+        }
         collection.restore_forward_store();
         collection.schedule_seal();
         collection.schedule_merge();
@@ -212,7 +223,10 @@ impl Collection {
 
     /// Reads a collection's folder and checks every checksum and invariant. Changes nothing.
     pub fn check_folder(disk: &Disk, folder: &Path, config: &Config) -> Result<FolderReport> {
-        let loaded = recovery::load(disk, folder, &ForwardStore::disabled(), &config.segment)?;
+        let forward = ForwardStore::disabled();
+        let suspects = Suspects::find(disk, folder)?.only_read();
+        let loaded = recovery::load(disk, folder, &forward, &config.segment, suspects)?;
+        let faults = stats::unindexed(&loaded.context, &loaded.sealed);
         let mut notes: Vec<String> = recovery::leftovers(&loaded)?
             .iter()
             .map(|path| format!("{} is left over; the next start removes it", path.display()))
@@ -231,6 +245,7 @@ impl Collection {
             rows: loaded.keys.len() as u64,
             log_records: loaded.log.records,
             bytes_checked: loaded.log.bytes + files.map(|file| file.bytes).sum::<u64>(),
+            faults,
             notes,
         })
     }
@@ -457,6 +472,7 @@ impl Collection {
         self.merge_lane.wait_until_idle();
         self.live_lane.wait_until_idle();
         self.save_live(Duration::ZERO);
+        self.context.suspects.release();
         let mut writer = self.writer.lock();
         if writer.failure().is_none()
             && let Err(error) = writer.sync()
@@ -472,6 +488,7 @@ impl Collection {
         self.is_superseded.store(true, Ordering::SeqCst);
         self.seal_lane.wait_until_idle();
         self.merge_lane.wait_until_idle();
+        self.context.suspects.release();
         let outcome = self.write_declaration(schema);
         if outcome.is_err() {
             self.is_superseded.store(false, Ordering::SeqCst);

@@ -11,7 +11,7 @@ use super::state::{FreezeLimits, State};
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest};
 use crate::schema::CollectionSchema;
-use crate::segment::{ForwardStore, Sealed, SegmentContext, segment_id};
+use crate::segment::{ForwardStore, Sealed, SegmentContext, Suspects, segment_id};
 use crate::storage::Disk;
 use crate::wal::{LogContents, LogOperation, ReplayedRecord, file_number, log_path, read_log};
 
@@ -38,12 +38,13 @@ pub(super) fn freeze_limits(
     }
 }
 
-/// Reads a collection's folder. Changes nothing.
+/// Reads a collection's folder. Changes nothing, but for the markers of `suspects`.
 pub(super) fn load(
     disk: &Disk,
     folder: &Path,
     forward: &ForwardStore,
     config: &crate::config::SegmentConfig,
+    suspects: Suspects,
 ) -> Result<Loaded> {
     let manifest = Manifest::read(&**disk, folder)?;
     let schema = Arc::new(manifest.schema.clone());
@@ -55,6 +56,7 @@ pub(super) fn load(
         forward: forward.tree(&schema.uuid),
         schema: schema.clone(),
         filter_index_rows_min: config.filter_index_rows_min,
+        suspects: Arc::new(suspects),
     };
     let mut sealed = Vec::with_capacity(manifest.segments.len());
     let mut keys = Keys::new();
@@ -130,7 +132,10 @@ pub(super) fn leftovers(loaded: &Loaded) -> Result<Vec<PathBuf>> {
             (Some(id), _, _) => loaded.manifest.segments.iter().any(|entry| entry.id == id),
             (_, Some(number), _) => number == loaded.manifest.number,
             (_, _, Some(number)) => loaded.log.files.iter().any(|file| file.0 == number),
-            _ => name == super::live::FILE,
+            _ => {
+                name == super::live::FILE
+                    || Suspects::is_marker(&name, &loaded.manifest.schema, &loaded.manifest.segments)
+            }
         };
         if !is_ours {
             found.push(folder.join(name));

@@ -1,8 +1,11 @@
 //! What a collection reports of itself.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Collection;
+use crate::schema::IndexKind;
+use crate::segment::{Sealed, SegmentContext};
 
 /// Bytes of a growing row's key and delete mark.
 const KEY_BYTES: u64 = 16;
@@ -116,7 +119,49 @@ impl Merging {
     }
 }
 
+/// Why rows of these segments are scanned that an index would hold, but for what is yet to be done.
+pub(super) fn unindexed(context: &SegmentContext, sealed: &[Arc<Sealed>]) -> Vec<String> {
+    let (suspects, columns) = (&context.suspects, &context.schema.columns);
+    let mut reasons: Vec<String> = Vec::new();
+    for segment in sealed.iter().filter(|segment| segment.has_left_out()) {
+        let places = 0..columns.len();
+        reasons.extend(places.filter_map(|place| suspects.left_out(segment.id, place)));
+    }
+    let columns = columns.iter().enumerate();
+    reasons.extend(columns.filter_map(|(place, column)| suspects.unbuilt(place, &column.name)));
+    reasons
+}
+
 impl Collection {
+    /// Why rows are scanned that an index would hold: indexes that are left out of service, columns whose
+    /// indexes cannot be built, and too few rows to train one with.
+    pub fn unindexed(&self) -> Vec<String> {
+        let mut reasons = unindexed(&self.context, &self.published.snapshot().sealed);
+        reasons.extend(self.too_few_to_train());
+        reasons
+    }
+
+    /// The columns, in words, of which so few rows have no index that none can be trained with them.
+    pub(super) fn too_few_to_train(&self) -> Vec<String> {
+        let snapshot = self.published.snapshot();
+        let mut reasons = Vec::new();
+        for (place, column) in self.indexed_columns() {
+            let IndexKind::Trained { recipe, .. } = &column.index else { continue };
+            let flat = snapshot.sealed.iter().filter(|sealed| sealed.index(place).is_none());
+            let flat = flat.filter(|sealed| !sealed.has_left_out());
+            let flat: u64 = flat.map(|sealed| u64::from(sealed.vectors(place))).sum();
+            let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
+            let vectors = flat + growing.map(|view| view.vectors(place)).sum::<u64>();
+            if (1..recipe.rows_min()).contains(&vectors) {
+                let (name, least) = (&column.name, recipe.rows_min());
+                reasons.push(format!(
+                    "{vectors} vectors of column {name:?} are scanned: an index of their own takes {least} to be trained with"
+                ));
+            }
+        }
+        reasons
+    }
+
     /// Live rows.
     pub fn live_rows(&self) -> u64 {
         self.stats().segments.iter().map(|segment| segment.live_rows).sum()

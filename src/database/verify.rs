@@ -33,7 +33,7 @@ pub struct CollectionReport {
     pub log_records: u64,
     /// Bytes whose checksum was verified.
     pub bytes_checked: u64,
-    /// What is wrong; the collection would not be served.
+    /// What is wrong; the collection would not be served, or without some of its indexes.
     pub faults: Vec<String>,
     /// What a crash left behind; the next start clears it away.
     pub notes: Vec<String>,
@@ -81,7 +81,7 @@ fn check(disk: &Disk, folder: &Path) -> CollectionReport {
             rows: found.rows,
             log_records: found.log_records,
             bytes_checked: found.bytes_checked,
-            faults: Vec::new(),
+            faults: found.faults,
             notes: found.notes,
         },
         Err(error) => CollectionReport {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
@@ -24,6 +25,8 @@ const SAMPLE: usize = 160;
 const SAMPLE_UNLIKE: usize = 64;
 /// Fewer rows are not worth measuring.
 const ROWS_MIN: usize = 2_000;
+/// Rows of a part of the sample that tell anything of it.
+const PART_MIN: usize = 24;
 /// Neighbours asked for.
 const FEW: usize = 10;
 const MANY: usize = 100;
@@ -134,6 +137,7 @@ impl From<Vec<u32>> for Met {
 }
 
 /// A query with the scores of its true neighbours.
+#[derive(Clone)]
 struct Sampled<'a> {
     kind: ProbeKind,
     node: u32,
@@ -186,6 +190,17 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         Some(sample)
     }
 
+    /// The rows of the sample that are some of the nodes; `None` where too few are to tell anything.
+    pub fn among(&self, nodes: Range<u32>) -> Option<Self> {
+        let is_among = |query: &&Sampled<'a>| {
+            query.kind == ProbeKind::Row && nodes.contains(&query.node)
+        };
+        let queries: Vec<Sampled<'a>> = self.queries.iter().filter(is_among).cloned().collect();
+        let RecallSample { column, vectors, codes, run, .. } = *self;
+        let is_enough = queries.len() >= PART_MIN;
+        is_enough.then_some(RecallSample { column, vectors, codes, run, queries })
+    }
+
     /// The recall by rising effort, of a search that scores as many finalists as `refine_k` says.
     /// `find` gives the rows found, nearest first. Empty when it was stopped.
     pub fn curve<M: Into<Met>>(
@@ -216,6 +231,9 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         let mut points = Vec::new();
         let has = |kind: &&ProbeKind| self.queries.iter().any(|query| query.kind == **kind);
         let kinds: Vec<ProbeKind> = kinds.iter().filter(has).copied().collect();
+        if kinds.is_empty() {
+            return Some(points);
+        }
         for effort in ladder {
             let (mut at_1, mut at_10, mut at_100) = (1f32, 1f32, 1f32);
             for kind in &kinds {

@@ -29,6 +29,8 @@
 #include <faiss/index_io.h>
 
 #include "guard.hpp"
+#include "trained_mend.hpp"
+#include "trained_check.hpp"
 
 extern "C" void openblas_set_num_threads(int);
 
@@ -264,6 +266,8 @@ int32_t voisin_trained_new(
         auto made = std::make_unique<VoisinTrained>();
         made->index.reset(
                 faiss::index_factory(dimension, description, faiss::MetricType(metric)));
+        prepare(made->index.get());
+        mend(made->index);
         *trained = made.release();
     });
 }
@@ -282,6 +286,8 @@ int32_t voisin_trained_read(
         if (reader.left != 0) {
             throw std::runtime_error("there are bytes after the end of the index");
         }
+        check_index(*made->index);
+        mend(made->index);
         *trained = made.release();
     });
 }
@@ -318,6 +324,7 @@ int32_t voisin_trained_train(
     return guarded(error, error_size, [&] {
         ThreadLimit limit(1);
         faiss::Index& index = *trained->index;
+        QuietRotations quiet(index);
         auto* lists = dynamic_cast<faiss::IndexIVF*>(&index);
         if (lists && dynamic_cast<faiss::IndexFlat*>(lists->quantizer)) {
             ParallelFlat assigner(lists->d, lists->metric_type, threads);

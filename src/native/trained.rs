@@ -13,6 +13,8 @@ use crate::schema::{ElementType, Metric, decode_floats};
 /// Longer vectors are scaled down to this length, here only: faiss reads outside its memory where a
 /// distance is not a number, which sums that overflow can be.
 const LENGTH_MAX: f64 = 1e18;
+/// Rows wanted and effort of the searches that probe an index.
+const PROBES: [(usize, usize); 3] = [(1, 1), (10, 8), (50, 32)];
 
 /// What an index is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +88,25 @@ impl TrainedIndex {
         TrainedIndex::checked(index, space, &layout, 0)
     }
 
-    /// The index in a file whose checksum was verified. Refuses one over another space.
+    /// The index in a file whose checksum was verified. Refuses one over another space, and one whose
+    /// sizes, ids or links do not fit each other.
     pub fn read(bytes: &[u8], space: TrainedSpace) -> NativeResult<TrainedIndex> {
         let layout = space.layout()?;
-        TrainedIndex::checked(RawTrainedIndex::read(bytes)?, space, &layout, bytes.len())
+        let read = RawTrainedIndex::read(bytes).map_err(|error| match error {
+            NativeError::Foreign { detail, .. } => NativeError::Damaged { offset: 0, detail },
+            other => other,
+        });
+        TrainedIndex::checked(read?, space, &layout, bytes.len())
+    }
+
+    /// Searches a little, with stored vectors, so that what cannot be searched shows now.
+    pub fn probe<'a>(&self, vectors: impl Iterator<Item = &'a [u8]>) -> NativeResult<()> {
+        for vector in vectors {
+            for (k, effort) in PROBES {
+                self.search(vector, k, effort, None)?;
+            }
+        }
+        Ok(())
     }
 
     fn checked(

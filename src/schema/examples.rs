@@ -125,7 +125,7 @@ mod tests {
 
     fn check(element: ElementType, positives: &[&[f64]], negatives: &[&[f64]], expected: &[f32]) {
         let mut sums = ExampleSums::new(element, expected.len() as u32);
-        let encoded = |numbers: &[f64]| encode(element, numbers.iter().copied());
+        let encoded = |numbers: &[f64]| encode_numbers(element, numbers.iter().copied());
         positives.iter().for_each(|numbers| sums.add_positive(&encoded(numbers)));
         negatives.iter().for_each(|numbers| sums.add_negative(&encoded(numbers)));
         assert_eq!(floats(element, &sums.vector()), expected, "{element:?}");

@@ -24,9 +24,20 @@ const DESCRIPTION_BITS: u32 = 8;
 const DESCRIPTION_BITS_MAX: u32 = 12;
 
 /// What is taken, in words.
-const TAKEN: &str = "it is not one of those taken, which are [PCA..|OPQ..|ITQ..|RR..|Pad..|L2norm,] then Flat, \
+const TAKEN: &str = "not one of those taken, which are [PCA..|OPQ..|ITQ..|RR..|Pad..|L2norm,] then Flat, \
     SQ.., PQ.., RQ.., LSQ.., PRQ.., PLSQ.., LSH.. or RaBitQ, or IVFn[_HNSWm], with Flat, SQ.., PQ.. or \
     RaBitQ, or HNSWm[,Flat|SQ..|PQ..], then [,RFlat|,Refine(Flat|SQ..|PQ..)]";
+
+/// What faiss knows and is not taken, by the first letters of a part, and what does instead.
+const INSTEAD: [(&str, &str); 7] = [
+    ("IMI", "; a multi-index is not taken, IVFn and IVFn_HNSWm are"),
+    ("NSG", "; graphs are HNSWm"),
+    ("NNDescent", "; graphs are HNSWm"),
+    ("IDMap", "; rows have their keys without it"),
+    ("MinMax", "; ranges of each row are not taken, SQ8 is"),
+    ("ZnLattice", "; lattices are not taken, PQ and RQ are"),
+    ("RCQ", "; a residual coarse quantizer is not taken, IVFn is"),
+];
 
 /// What changes a row's dimensions, and the one code that rotates rows, with their numbers.
 static TRANSFORM: LazyLock<Regex> = LazyLock::new(|| {
@@ -34,23 +45,53 @@ static TRANSFORM: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(text).expect("it is a regular expression")
 });
 
+/// The expressions of what descriptions consist of: transforms, codes, lists or graphs with codes, and what
+/// refines.
+struct Parts {
+    transform: &'static str,
+    flat: String,
+    lists: String,
+    graph: String,
+    stored: String,
+    refine: String,
+}
+
 /// The descriptions that are taken: https://github.com/facebookresearch/faiss/wiki/The-index-factory
 static GRAMMAR: LazyLock<Regex> = LazyLock::new(|| {
-    let transform = r"(PCAW?R?\d+|OPQ\d+(_\d+)?|ITQ\d*|RR\d*|Pad\d+|L2[nN]orm)";
-    let scalar = "SQ(4|6|8|8_direct|8_direct_signed|fp16|bf16)";
-    let product = r"PQ\d+(x\d+)?(np)?";
-    let norm = "(_N(none|float|qint8|qint4))?";
-    let scan_norm = "(_N(lsq2x4|rq2x4))?";
-    let additive = format!(r"((RQ|LSQ)\d+x\d+|(PRQ|PLSQ)\d+x\d+x\d+){norm}");
-    let scan = format!(r"(PQ\d+x4fs(_\d+)?|(RQ|LSQ|(PRQ|PLSQ)\d+x)\d+x4fs(_\d+)?{scan_norm})");
-    let stored = format!("(Flat|{scalar}|{product})");
-    let flat = format!(r"({stored}|{scan}|{additive}|LSH\d*r?t?|RaBitQ)");
-    let lists = format!(r"IVF\d+(_HNSW\d*)?,({stored}|PQ\d+x4fsr?(_\d+)?|PQ\d+\+\d+|RaBitQ)");
-    let graph = format!(r"HNSW\d*([,_]{stored})?");
-    let refine = format!(r"(,RFlat|,Refine\({stored}\))?");
+    let Parts { transform, flat, lists, graph, refine, .. } = Parts::new();
     let text = format!("^({transform},)*({flat}|{lists}|{graph}){refine}$");
     Regex::new(&text).expect("it is a regular expression")
 });
+
+/// One part of a description, between its commas.
+static PART: LazyLock<Regex> = LazyLock::new(|| {
+    let Parts { transform, flat, stored, .. } = Parts::new();
+    let text = format!(
+        r"^({transform}|{flat}|{LISTED}|IVF\d+(_HNSW\d*)?|HNSW\d*(_{stored})?|RFlat|Refine\({stored}\))$"
+    );
+    Regex::new(&text).expect("it is a regular expression")
+});
+
+/// Codes that lists alone have.
+const LISTED: &str = r"PQ\d+x4fsr?(_\d+)?|PQ\d+\+\d+";
+
+impl Parts {
+    fn new() -> Parts {
+        let transform = r"(PCAW?R?\d+|OPQ\d+(_\d+)?|ITQ\d*|RR\d*|Pad\d+|L2[nN]orm)";
+        let scalar = "SQ(4|6|8|8_direct|8_direct_signed|fp16|bf16)";
+        let product = r"PQ\d+(x\d+)?(np)?";
+        let norm = "(_N(none|float|qint8|qint4))?";
+        let scan_norm = "(_N(lsq2x4|rq2x4))?";
+        let additive = format!(r"((RQ|LSQ)\d+x\d+|(PRQ|PLSQ)\d+x\d+x\d+){norm}");
+        let scan = format!(r"(PQ\d+x4fs(_\d+)?|(RQ|LSQ|(PRQ|PLSQ)\d+x)\d+x4fs(_\d+)?{scan_norm})");
+        let stored = format!("(Flat|{scalar}|{product})");
+        let flat = format!(r"({stored}|{scan}|{additive}|LSH\d*r?t?|RaBitQ)");
+        let lists = format!(r"IVF\d+(_HNSW\d*)?,({stored}|{LISTED}|RaBitQ)");
+        let graph = format!(r"HNSW\d*([,_]{stored})?");
+        let refine = format!(r"(,RFlat|,Refine\({stored}\))?");
+        Parts { transform, flat, lists, graph, stored, refine }
+    }
+}
 
 /// Bounds the numbers of a factory description, by which faiss takes memory, and finds those that say
 /// how it is trained and searched. Whether faiss knows the description is seen when it is made.
@@ -61,7 +102,7 @@ pub(super) fn recipe(text: &str, dimension: u32) -> Result<Recipe, String> {
         return Err(invalid(format!("{length} bytes; 1 to {DESCRIPTION_BYTES_MAX} are taken")));
     }
     if !GRAMMAR.is_match(text) {
-        return Err(invalid(TAKEN.into()));
+        return Err(invalid(not_taken(text)));
     }
     let (mut nlist, mut bits, mut codebooks) = (0, 0, 1);
     for number in numbers(text) {
@@ -98,10 +139,24 @@ pub(super) fn recipe(text: &str, dimension: u32) -> Result<Recipe, String> {
     check_table("its codes", floats).map_err(invalid)?;
     check_transforms(text, dimension).map_err(invalid)?;
     let centres = u64::from(nlist).max(1 << bits);
-    let rows_min = (TRAINING_ROWS_MIN * centres).max(2 * u64::from(dimension));
+    // Rotations that are trained want rows for their dimensions, one of them for codes of its own.
+    let is_rotated = ["PCA", "OPQ", "ITQ"].iter().any(|name| text.contains(name));
+    let rotation = if is_rotated { 2 * u64::from(dimension) } else { 2 };
+    let own_codes = if text.contains("OPQ") { 1 << DESCRIPTION_BITS } else { 1 };
+    let rows_min = centres.max(rotation).max(own_codes);
+    let rows_wanted = (TRAINING_ROWS_MIN * centres).max(2 * u64::from(dimension)).max(rows_min);
     // The coarse quantizer of lists may be a graph too: lists are what a search chooses then.
     let is_graph = nlist == 0 && text.contains("HNSW");
-    Ok(Recipe::Factory { description: text.into(), nlist, is_graph, rows_min })
+    Ok(Recipe::Factory { description: text.into(), nlist, is_graph, rows_wanted, rows_min })
+}
+
+/// Names the first part of a description that is not taken, or says that the parts do not go together.
+fn not_taken(text: &str) -> String {
+    let Some(part) = text.split(',').find(|part| !PART.is_match(part)) else {
+        return format!("taken apart it is, but together it is {TAKEN}");
+    };
+    let instead = INSTEAD.iter().find(|(name, _)| part.starts_with(name));
+    format!("{part:?} is {TAKEN}{}", instead.map_or("", |(_, words)| words))
 }
 
 /// Links of a node in the widest graph of a description that is taken; 0 where it has none.
@@ -239,6 +294,24 @@ mod tests {
         ] {
             let words = recipe(text, 16).expect_err(text);
             assert!(words.contains("not one of those taken"), "{words}");
+        }
+    }
+
+    #[test]
+    fn the_part_that_is_not_taken_is_named() {
+        for (text, part) in [
+            ("IMI2x8,Flat", "\"IMI2x8\" is not"),
+            ("IMI2x8,Flat", "IVFn_HNSWm are"),
+            ("PCA8,NSG32,Flat", "\"NSG32\" is not"),
+            ("PCA8,NSG32,Flat", "graphs are HNSWm"),
+            ("IVF16,Flat,IDMap", "rows have their keys"),
+            ("IVF4k,Flat", "\"IVF4k\""),
+            ("IVF16,RQ8x8", "together"),
+            ("Flat,PCA8", "together"),
+            ("", "0 bytes"),
+        ] {
+            let words = recipe(text, 16).expect_err(text);
+            assert!(words.contains(part), "{words}");
         }
     }
 }

@@ -7,8 +7,8 @@ use super::factory;
 use super::search::SearchParams;
 use super::types::{ElementType, Metric};
 
-/// Rows that a list's centre is trained with at least, and so many times a quantizer's centres: faiss
-/// warns below it.
+/// Rows that a list's centre is trained with where rows go on coming, and so many times a quantizer's
+/// centres: faiss warns below it.
 pub(super) const TRAINING_ROWS_MIN: u64 = 39;
 /// Rows that a list's centre is trained with, where there are more.
 const TRAINING_ROWS: u64 = 40;
@@ -81,7 +81,11 @@ pub enum Recipe {
         nlist: u32,
         /// True where candidates of a graph are kept.
         is_graph: bool,
-        /// Rows that it is trained with at least.
+        /// Rows that it is trained with where rows go on coming.
+        #[serde(rename = "rows_min")]
+        rows_wanted: u64,
+        /// Rows without which faiss cannot train it; 0 in manifests that are older than this number.
+        #[serde(default, rename = "rows_least")]
         rows_min: u64,
     },
 }
@@ -118,14 +122,23 @@ fn default_recall_target() -> f32 {
 }
 
 impl IndexKind {
-    /// Rows from which a column's segments get an index, or `None` where they never do. `graph_rows_min`
-    /// is the server's wish where the column has none.
+    /// Rows from which a column's segments can have an index, or `None` where they never do.
+    /// `graph_rows_min` is the server's wish where the column has none.
     pub fn rows_min(&self, graph_rows_min: u64) -> Option<u64> {
         match self {
             IndexKind::Flat => None,
             IndexKind::Hnsw { always: true, .. } => Some(2),
             IndexKind::Hnsw { always: false, .. } => Some(graph_rows_min),
             IndexKind::Trained { recipe, .. } => Some(recipe.rows_min()),
+        }
+    }
+
+    /// The same while rows go on coming: then an index that is trained waits for as many as its training
+    /// wants.
+    pub fn rows_wanted(&self, graph_rows_min: u64) -> Option<u64> {
+        match self {
+            IndexKind::Trained { recipe, .. } => Some(recipe.rows_wanted()),
+            other => other.rows_min(graph_rows_min),
         }
     }
 
@@ -191,8 +204,23 @@ impl IndexKind {
 }
 
 impl Recipe {
-    /// Rows that training takes at least.
+    /// Rows without which it cannot be trained, or does not pay: k-means wants a row for each centre.
     pub fn rows_min(&self) -> u64 {
+        match self {
+            Recipe::Lists { nlist, rows } => {
+                let lists = nlist.map_or(LISTS_ROWS_MIN, u64::from);
+                lists.max(match rows {
+                    ListRows::Pq { nbits, .. } => 1 << nbits,
+                    ListRows::Flat | ListRows::Sq8 => 2,
+                })
+            }
+            Recipe::Factory { rows_min: 0, rows_wanted, .. } => *rows_wanted,
+            Recipe::Factory { rows_min, .. } => *rows_min,
+        }
+    }
+
+    /// Rows that its training wants: it is trained with fewer where no more come, and a warning says so.
+    pub fn rows_wanted(&self) -> u64 {
         match self {
             Recipe::Lists { nlist, rows } => {
                 let lists = nlist.map_or(LISTS_ROWS_MIN, |n| TRAINING_ROWS_MIN * u64::from(n));
@@ -201,7 +229,7 @@ impl Recipe {
                     ListRows::Flat | ListRows::Sq8 => 2,
                 })
             }
-            Recipe::Factory { rows_min, .. } => *rows_min,
+            Recipe::Factory { rows_wanted, .. } => *rows_wanted,
         }
     }
 
@@ -224,7 +252,7 @@ impl Recipe {
         let quantizer = match self {
             Recipe::Lists { rows: ListRows::Pq { nbits, .. }, .. } => QUANTIZER_ROWS << nbits,
             Recipe::Lists { .. } => 0,
-            Recipe::Factory { rows_min, .. } => (rows_min * 4).max(QUANTIZER_ROWS << 8),
+            Recipe::Factory { rows_wanted, .. } => (rows_wanted * 4).max(QUANTIZER_ROWS << 8),
         };
         rows.min(quantizer.max(TRAINING_ROWS * u64::from(lists)).max(LISTS_ROWS_MIN))
     }
@@ -409,7 +437,8 @@ mod tests {
             assert!(lists.training_rows(count, rows) <= rows);
         }
         let fixed = recipe(&[("index_type", "IVF_SQ8"), ("nlist", "100")], 16);
-        assert_eq!((fixed.rows_min(), fixed.lists(5), fixed.lists(1 << 30)), (3_900, 100, 100));
+        assert_eq!((fixed.rows_wanted(), fixed.rows_min()), (3_900, 100));
+        assert_eq!((fixed.lists(5), fixed.lists(1 << 30)), (100, 100));
         assert_eq!(fixed.description(100), "IVF100,SQ8");
     }
 
@@ -419,7 +448,9 @@ mod tests {
             let found = recipe(&[("index_type", "IVF_PQ")], dimension);
             let Recipe::Lists { rows, .. } = &found else { panic!("{found:?}") };
             assert_eq!(*rows, ListRows::Pq { m, nbits: 8 }, "{dimension}");
-            assert_eq!(found.rows_min(), 39 << 8);
+            assert_eq!((found.rows_wanted(), found.rows_min()), (39 << 8, 1_000));
+            let few = [("index_type", "IVF_PQ"), ("nlist", "8")];
+            assert_eq!(recipe(&few, dimension).rows_min(), 256, "one for each centre");
         }
         assert!(kind(&[("index_type", "IVF_PQ"), ("nbits", "12")], 32_768).is_err());
         let asked = recipe(&[("index_type", "IVF_PQ"), ("m", "8"), ("nbits", "4")], 16);
@@ -429,17 +460,21 @@ mod tests {
     #[test]
     fn a_description_says_how_it_is_trained_and_searched() {
         let cases = [
-            ("IVF100,Flat", (100, false, 3_900), Some(EffortParam::Nprobe)),
-            ("OPQ16_64,IVF50_HNSW32,PQ16x4fsr", (50, false, 9_984), Some(EffortParam::Nprobe)),
-            ("IVF2,PQ16", (2, false, 9_984), Some(EffortParam::Nprobe)),
-            ("HNSW32,SQ8", (0, true, 256), Some(EffortParam::EfSearch)),
-            ("PQ16x10", (0, false, 39 << 10), None),
-            ("LSH", (0, false, 256), None),
+            ("IVF100,Flat", (100, false, 3_900, 100), Some(EffortParam::Nprobe)),
+            ("OPQ16_64,IVF50_HNSW32,PQ16x4fsr", (50, false, 9_984, 256), Some(EffortParam::Nprobe)),
+            ("PCA64,IVF20,Flat", (20, false, 780, 256), Some(EffortParam::Nprobe)),
+            ("IVF2,PQ16", (2, false, 9_984, 256), Some(EffortParam::Nprobe)),
+            ("HNSW32,SQ8", (0, true, 256, 2), Some(EffortParam::EfSearch)),
+            ("PQ16x10", (0, false, 39 << 10, 1 << 10), None),
+            ("LSH", (0, false, 256, 2), None),
         ];
-        for (text, (nlist, is_graph, rows_min), param) in cases {
+        for (text, (nlist, is_graph, rows_wanted, rows_min), param) in cases {
             let found = recipe(&[("index_factory", text)], 128);
             let description = text.to_string();
-            assert_eq!(found, Recipe::Factory { description, nlist, is_graph, rows_min });
+            assert_eq!(
+                found,
+                Recipe::Factory { description, nlist, is_graph, rows_wanted, rows_min }
+            );
             assert_eq!(found.effort_param(), param);
             assert_eq!(found.description(7), text);
         }
@@ -463,6 +498,10 @@ mod tests {
         let old = r#"{"kind":"hnsw","max_neighbor_count":16,"ef_construction":128,"ef_search":null,"always":false}"#;
         let read: IndexKind = serde_json::from_str(old).expect("an older manifest");
         assert_eq!(Ok(read), kind(&[], 4));
+        let old =
+            r#"{"type":"factory","description":"SQ8","nlist":0,"is_graph":false,"rows_min":39}"#;
+        let read: Recipe = serde_json::from_str(old).expect("an older manifest");
+        assert_eq!((read.rows_wanted(), read.rows_min()), (39, 39));
         for params in [
             &[("index_type", "IVF_PQ"), ("nlist", "5")][..],
             &[("index_factory", "SQ8"), ("refine_k", "3.5")],

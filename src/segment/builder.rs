@@ -17,7 +17,8 @@ use super::growing::GrowingView;
 use super::kinds::KindSet;
 use super::rows_file::{BATCH_ROWS, BATCH_ROWS_MIN, NODES_MAX, RowsFile, RowsWriter};
 use super::sealed::{Sealed, SegmentContext, map_verified, segment_folder};
-use super::trained_job::TrainedJob;
+use super::suspects::Trial;
+use super::trained_job::{BuildFailure, TrainedJob};
 use crate::error::{Error, Result};
 use crate::index::{BuildRun, Vectors};
 use crate::manifest::{FileEntry, IndexEntry, Inserted, SegmentEntry};
@@ -69,6 +70,8 @@ pub struct Built {
     pub entry: SegmentEntry,
     /// For each source, the old row number of each row taken, in the order of the new rows.
     pub taken: Vec<Vec<u32>>,
+    /// Held until the new segment is open.
+    pub trials: Vec<Trial>,
 }
 
 impl MergeSource {
@@ -201,7 +204,8 @@ pub fn build_segment(context: &SegmentContext, plan: &BuildPlan<'_>) -> Result<O
     disk.remove_dir(&folder)?;
     disk.create_dir(&folder)?;
     let rows_file = write_rows(context, plan, &folder, &taken)?;
-    let index_files = build_indexes(context, plan, &folder, &rows_file)?;
+    let mut trials = Vec::new();
+    let index_files = build_indexes(context, plan, &folder, &rows_file, &mut trials)?;
     disk.sync_dir(&folder)?;
     disk.sync_dir(&context.folder)?;
     let inserted = plan.sources.iter().map(MergeSource::inserted);
@@ -213,7 +217,7 @@ pub fn build_segment(context: &SegmentContext, plan: &BuildPlan<'_>) -> Result<O
         tombstones_file: None,
         inserted: inserted.fold(Inserted::NOTHING, Inserted::union),
     };
-    Ok(Some(Built { entry, taken }))
+    Ok(Some(Built { entry, taken, trials }))
 }
 
 fn write_rows(
@@ -313,6 +317,7 @@ fn build_indexes(
     plan: &BuildPlan<'_>,
     folder: &Path,
     rows_file: &FileEntry,
+    trials: &mut Vec<Trial>,
 ) -> Result<Vec<IndexEntry>> {
     let mut entries = Vec::new();
     let IndexRule::FromRows(rows_min) = plan.indexes else { return Ok(entries) };
@@ -322,10 +327,8 @@ fn build_indexes(
         let vectors = ColumnVectors::new(&rows, position);
         let name = format!("{position}.faiss");
         let path = folder.join(&name);
-        let Some((file, recall)) = build_index(context, plan, position, vectors, path, rows_min)?
-        else {
-            continue;
-        };
+        let built = build_index(context, plan, position, vectors, path, rows_min, trials)?;
+        let Some((file, recall)) = built else { continue };
         let (bytes, crc32c) = file.finish()?;
         let file = FileEntry { name, bytes, crc32c };
         entries.push(IndexEntry { column: position as u32, file, recall });
@@ -341,11 +344,13 @@ fn build_index(
     vectors: ColumnVectors<'_>,
     path: PathBuf,
     rows_min: u64,
+    trials: &mut Vec<Trial>,
 ) -> Result<Option<(ChecksumWriter, RecallCurve)>> {
     let column = &context.schema.columns[position];
     let (count, run) = (vectors.count() as u64, plan.run);
     let base = base_index(context, plan, position);
-    let base_bytes = || base.as_ref().map(|(entry, folder)| map_verified(context, folder, entry));
+    let base_bytes =
+        || base.as_ref().map(|(entry, folder)| map_verified(context, folder, &entry.file));
     if let Some(params) = graph_params(column) {
         if count < rows_min.max(2) {
             return Ok(None);
@@ -357,23 +362,36 @@ fn build_index(
         return job.build().map(Some);
     }
     let Some((recipe, space)) = trained_params(column) else { return Ok(None) };
-    if count < recipe.rows_min() {
+    if count < recipe.rows_min() || context.suspects.is_unbuilt(position) {
         return Ok(None);
     }
+    let base_recall = base.as_ref().map(|(entry, _)| entry.recall.clone());
     let bytes = base_bytes().transpose()?;
+    trials.push(context.suspects.building(position)?);
     let base = bytes.map(|bytes| TrainedIndex::read(&bytes, space)).transpose()?;
+    let base = base.zip(base_recall);
     let job = TrainedJob { context, column, recipe, space, vectors, base, path, run };
-    job.build().map(Some)
+    match job.build() {
+        Err(BuildFailure::Foreign(error)) => {
+            // It would fail again, with the same rows and a few more: those are scanned instead.
+            tracing::error!(column = column.name, %error, "an index cannot be built");
+            context.suspects.note_failure(position, error.to_string());
+            Ok(None)
+        }
+        Err(BuildFailure::Other(error)) => Err(error),
+        Ok(built) => Ok(Some(built)),
+    }
 }
 
-/// The index to extend: the first source's, when that source is kept whole and has one.
-fn base_index(
+/// The index to extend: the first source's, when that source is kept whole and has one in service.
+fn base_index<'a>(
     context: &SegmentContext,
-    plan: &BuildPlan<'_>,
+    plan: &BuildPlan<'a>,
     column: usize,
-) -> Option<(FileEntry, PathBuf)> {
+) -> Option<(&'a IndexEntry, PathBuf)> {
     let Some(MergeSource::Sealed(_, entry)) = plan.sources.first() else { return None };
     let index = entry.index_files.iter().find(|index| index.column as usize == column);
     let index = index.filter(|_| plan.extend_first)?;
-    Some((index.file.clone(), segment_folder(&context.folder, entry.id)))
+    let is_served = context.suspects.left_out(entry.id, column).is_none();
+    is_served.then(|| (index, segment_folder(&context.folder, entry.id)))
 }

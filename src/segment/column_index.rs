@@ -1,13 +1,12 @@
 //! The index of one column of a sealed segment, opened for searching.
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use super::column_vectors::ColumnVectors;
 use super::index_recall::IndexRecall;
-use super::sealed::{SegmentContext, map_verified};
+use super::sealed::{SegmentContext, map_verified, segment_folder};
 use crate::error::{Error, Result};
 use crate::index::{
     BuildRun, Cells, CodeSpace, Codes, Copies, HnswGraph, RowSpace, Vectors, finalists,
@@ -73,7 +72,7 @@ pub(super) fn trained_params(column: &VectorColumn) -> Option<(&Recipe, TrainedS
 pub fn check_indexes(schema: &CollectionSchema) -> Result<()> {
     for column in &schema.columns {
         let Some((recipe, space)) = trained_params(column) else { continue };
-        let description = recipe.description(recipe.lists(recipe.rows_min()));
+        let description = recipe.description(recipe.lists(recipe.rows_wanted()));
         TrainedIndex::new(&description, space).map_err(|error| Error::InvalidColumn {
             column: column.name.clone(),
             detail: format!("no index can be made of {description:?}: {error}"),
@@ -83,13 +82,15 @@ pub fn check_indexes(schema: &CollectionSchema) -> Result<()> {
 }
 
 impl ColumnIndex {
-    /// Reads the index of a column, and makes what it is searched by.
+    /// Reads the index of a column, and makes what it is searched by. `None` for one that is left out of
+    /// service; the context's suspects know why.
     pub(super) fn open(
         context: &SegmentContext,
-        folder: &Path,
+        segment: u32,
         entry: &IndexEntry,
         vectors: ColumnVectors<'_>,
-    ) -> Result<ColumnIndex> {
+    ) -> Result<Option<ColumnIndex>> {
+        let folder = &segment_folder(&context.folder, segment);
         let path = folder.join(&entry.file.name);
         let count = vectors.count();
         let fitting = |nodes: usize| match nodes == count {
@@ -117,14 +118,33 @@ impl ColumnIndex {
             IndexBody::Graph { graph: graph?, codes, cells: OnceLock::new() }
         } else if let Some((_, space)) = trained_params(column) {
             let bytes = map_verified(context, folder, &entry.file)?;
-            let index = TrainedIndex::read(&bytes, space).map_err(|e| e.in_file(&path))?;
-            fitting(index.len())?;
-            IndexBody::Trained(index)
+            let place = entry.column as usize;
+            if context.suspects.left_out(segment, place).is_some() {
+                return Ok(None);
+            }
+            let trial = context.suspects.opening(segment, place)?;
+            let opened = TrainedIndex::read(&bytes, space).and_then(|index| {
+                let probed = [0, count / 2, count.saturating_sub(1)].into_iter().take(count);
+                index.probe(probed.map(|node| vectors.get(node as u32))).map(|()| index)
+            });
+            drop(trial);
+            match opened {
+                Ok(index) => {
+                    fitting(index.len())?;
+                    IndexBody::Trained(index)
+                }
+                // The file is as it was written, and its rows are not in doubt.
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "an index is left out of service");
+                    context.suspects.note_unfit(segment, place, error.to_string());
+                    return Ok(None);
+                }
+            }
         } else {
             return Err(Error::damaged(&path, 0, "an index of a column that has none"));
         };
         let recall = IndexRecall::new(entry.recall.clone());
-        Ok(ColumnIndex { body, recall, copies, row_of_id: vectors.row_of_id })
+        Ok(Some(ColumnIndex { body, recall, copies, row_of_id: vectors.row_of_id }))
     }
 
     /// True for a graph whose cells are yet to be made.

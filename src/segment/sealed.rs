@@ -20,6 +20,7 @@ use super::forward_index::{ForwardIndex, ValueOrder, Zones};
 use super::forward_store::{ForwardTree, StoredSegment};
 use super::kinds::KindSet;
 use super::rows_file::RowsFile;
+use super::suspects::Suspects;
 use super::tombstones::{self, Tombstones};
 use crate::error::{Error, Result};
 use crate::index::{BuildRun, Codes, RowSet};
@@ -40,6 +41,8 @@ pub struct SegmentContext {
     pub forward: ForwardTree,
     /// Rows from which forward columns are indexed for filters.
     pub filter_index_rows_min: u32,
+    /// Indexes that are not to be touched.
+    pub suspects: Arc<Suspects>,
 }
 
 /// Fewer vectors are scanned as quickly without codes.
@@ -78,6 +81,8 @@ pub struct Sealed {
     pub file_bytes: u64,
     rows: RowsFile,
     indexes: Vec<Option<ColumnIndex>>,
+    /// It has an index that is left out of service.
+    has_left_out: bool,
     /// Vectors of each index column.
     vectors: Vec<u32>,
     /// Codes of columns without an index, for exact search.
@@ -132,13 +137,15 @@ impl Sealed {
         }
         let mut indexes: Vec<Option<ColumnIndex>> = Vec::new();
         indexes.resize_with(context.schema.columns.len(), || None);
+        let mut has_left_out = false;
         for index_entry in &entry.index_files {
             let position = index_entry.column as usize;
             let place = indexes.get_mut(position).ok_or_else(|| {
                 Error::damaged(&path, 0, format!("the manifest has an index of column {position}"))
             })?;
             let vectors = ColumnVectors::new(&rows, position);
-            *place = Some(ColumnIndex::open(context, &folder, index_entry, vectors)?);
+            *place = ColumnIndex::open(context, entry.id, index_entry, vectors)?;
+            has_left_out |= place.is_none();
         }
         let columns = 0..context.schema.columns.len();
         let vectors = columns.map(|column| count_vectors(&rows, column) as u32).collect();
@@ -168,6 +175,7 @@ impl Sealed {
             rows,
             vectors,
             indexes,
+            has_left_out,
             forward: context.forward.clone(),
         })
     }
@@ -219,6 +227,11 @@ impl Sealed {
     /// True when any index column has an index.
     pub fn has_index(&self) -> bool {
         self.indexes.iter().any(Option::is_some)
+    }
+
+    /// True when an index of it is left out of service.
+    pub fn has_left_out(&self) -> bool {
+        self.has_left_out
     }
 
     /// True where [`Sealed::make_cells`] has something to do.

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 
 use super::oracle::{Rows, recall};
 use super::{K, params};
-use crate::native::{TrainedIndex, TrainedSpace, Tuning};
+use crate::native::{NativeError, TrainedIndex, TrainedSpace, Tuning};
 use crate::schema::{ElementType, Metric};
 
 const COUNT: usize = 4_000;
@@ -52,6 +52,9 @@ fn every_kind_finds_the_nearest_rows_and_comes_back_from_its_file() {
         ("IVF32,SQ8", 2 * K),
         ("IVF32,PQ12x6np", 40 * K),
         ("IVF32,PQ12x4fs", 40 * K),
+        ("IVF32,PQ12x4fsr", 40 * K),
+        ("IVF16_HNSW8,PQ12x4fsr_64", 40 * K),
+        ("PCA20,IVF32,PQ10x4fsr,RFlat", 40 * K),
         ("PCA20,IVF16,SQ8", 40 * K),
         ("IVF16_HNSW8,Flat", K),
         ("HNSW16", K),
@@ -144,4 +147,88 @@ fn files_of_another_space_or_cut_short_are_refused() {
     }
     let longer = [&whole[..], b"more"].concat();
     assert!(TrainedIndex::read(&longer, own).is_err());
+}
+
+/// The by-residual fast scan of faiss makes tables for one list, and reads those of as many as it looks into.
+#[test]
+fn a_by_residual_scan_finds_more_the_more_lists_it_looks_into() {
+    for metric in [Metric::SquaredEuclidean, Metric::InnerProduct] {
+        let space = space(ElementType::Fp32, metric, 96);
+        let rows = rows(space, COUNT, 7);
+        let queries = self::rows(space, 20, 8);
+        let params = params(space.element, space.metric, space.dimension);
+        for description in ["IVF40,PQ24x4fsr", "OPQ24_48,IVF40,PQ24x4fsr", "IVF40_HNSW8,PQ48x4fsr"]
+        {
+            let built = trained(description, space, &rows);
+            let index = TrainedIndex::read(&bytes(&built), space).expect("its own file");
+            let at = |lists: usize| {
+                let mut mean = 0.0;
+                for query in queries.iter() {
+                    // In between others, which look into other numbers of lists.
+                    for other in [1, 40, 3] {
+                        index.search(query, 5, other, None).expect("a search");
+                    }
+                    let found = index.search(query, 50 * K, lists, None).expect("a search");
+                    assert_eq!(found, index.search(query, 50 * K, lists, None).expect("a search"));
+                    mean += recall(&params, &rows, query, &found, K) / queries.count as f64;
+                }
+                mean
+            };
+            let (few, some, all) = (at(1), at(10), at(40));
+            assert!(
+                few < some && some <= all + 0.02,
+                "{description} {metric:?}: {few} {some} {all}"
+            );
+            assert!(all >= 0.9, "{description} {metric:?}: {all}");
+        }
+    }
+}
+
+/// A checksum keeps accidents out; what a file says is followed by nobody without a look.
+#[test]
+fn ids_and_links_that_lead_nowhere_are_refused() {
+    let space = space(ElementType::Fp32, Metric::SquaredEuclidean, 16);
+    let rows = rows(space, COUNT, 9);
+    let refused = |whole: &[u8], at: usize, with: &[u8], what: &str| {
+        let mut changed = whole.to_vec();
+        changed[at..at + with.len()].copy_from_slice(with);
+        let error = TrainedIndex::read(&changed, space).expect_err(what);
+        assert!(matches!(&error, NativeError::Damaged { .. }), "{what}: {error}");
+        assert!(error.to_string().contains(what), "{error}");
+    };
+    // Lists end with the ids of the last one.
+    let lists = bytes(&trained("IVF8,SQ8", space, &rows));
+    let last = lists.len() - 8;
+    let before = lists[last - 8..last].to_vec();
+    refused(&lists, last, &before, "twice");
+    refused(&lists, last, &(COUNT as i64).to_le_bytes(), "no row");
+    refused(&lists, last, &(-1i64).to_le_bytes(), "no row");
+    // Before a graph's rows, with their header, come the entry, four numbers, and before it the links.
+    let graph = bytes(&trained("HNSW8", space, &rows));
+    let entry = graph.len() - (4 + 33 + 8 + COUNT * 64) - 5 * 4;
+    refused(&graph, entry, &(COUNT as i32).to_le_bytes(), "begins at no node");
+    let links = entry - 4 * 16;
+    refused(&graph, links, &(COUNT as i32).to_le_bytes(), "leads to no node");
+    refused(&graph, graph.len() - 4, &f32::NAN.to_le_bytes(), "not a number");
+    // The number of rows, behind what kind it is and the dimension.
+    for whole in [&lists, &graph, &bytes(&trained("SQ8", space, &rows))] {
+        for rows in [COUNT - 1, COUNT + 1, 0] {
+            let mut changed = whole.to_vec();
+            changed[8..16].copy_from_slice(&(rows as u64).to_le_bytes());
+            let error = TrainedIndex::read(&changed, space).expect_err("rows that are not there");
+            assert!(matches!(error, NativeError::Damaged { .. }), "{error}");
+        }
+    }
+}
+
+/// Ordering centres for Hamming distances, which faiss does by default, takes minutes for this one.
+#[test]
+fn codes_of_many_bits_are_trained_in_seconds() {
+    let space = space(ElementType::Fp32, Metric::SquaredEuclidean, 16);
+    let rows = rows(space, COUNT, 10);
+    let started = std::time::Instant::now();
+    for description in ["PQ4x11", "HNSW8_PQ4x11"] {
+        trained(description, space, &rows);
+    }
+    assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }

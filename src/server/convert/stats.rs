@@ -10,8 +10,10 @@ pub fn stats_reply(
     indexing: IndexingReport,
     memory: MemoryReport,
     server: ServerMemory,
+    unindexed: Vec<String>,
 ) -> StatsReply {
     StatsReply {
+        unindexed,
         rows: stats.segments.iter().map(|segment| segment.live_rows).sum(),
         segments: stats.segments.iter().filter(|segment| segment.live_rows > 0).count() as u32,
         file_bytes: stats.segments.iter().map(|segment| segment.file_bytes).sum(),

@@ -147,6 +147,7 @@ impl Voisin for Native {
                 collection.indexing(),
                 collection.memory(),
                 self.database.server_memory(),
+                collection.unindexed(),
             )
         });
         answer("Stats", reply)

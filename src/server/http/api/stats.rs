@@ -22,6 +22,9 @@ pub(super) struct Stats {
     indexing: Indexing,
     memory: CollectionMemory,
     server_memory: ServerMemory,
+    /// Why rows are scanned that an index would hold, but for what is yet to be done: indexes that are left
+    /// out of service, columns whose indexes cannot be built, and fewer rows than training takes.
+    unindexed: Vec<String>,
 }
 
 /// How far the indexing of a collection is.
@@ -81,6 +84,7 @@ impl From<wire::StatsReply> for Stats {
         let memory = reply.memory.unwrap_or_default();
         let server = reply.server_memory.unwrap_or_default();
         Stats {
+            unindexed: reply.unindexed,
             rows: reply.rows,
             segments: reply.segments,
             file_bytes: reply.file_bytes,
