@@ -5,8 +5,10 @@
 //! else. A work-stealing pool spins before it sleeps, which between two short queries costs more than
 //! the query; it serves where one query has work for several threads.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -21,6 +23,9 @@ use crate::memory::MemoryLimit;
 /// How long a search thread waits for work before it ends; the next search starts it again.
 const KEEP_ALIVE: Duration = Duration::from_secs(600);
 
+/// A merge to be done.
+type Merge = Box<dyn FnOnce() + Send>;
+
 /// The pools of a database, and the bound on its memory.
 #[derive(Debug)]
 pub struct Compute {
@@ -28,7 +33,7 @@ pub struct Compute {
     scan: ThreadPool,
     write: ThreadPool,
     seal: ThreadPool,
-    merge: ThreadPool,
+    merges: Sender<Merge>,
     build: ThreadPool,
     search_permits: Arc<Semaphore>,
     search_queue_max: u32,
@@ -80,6 +85,25 @@ fn yield_to_others(_: usize) {
     }
 }
 
+/// Does merges one at a time, since each uses all build threads, until the sender is gone. Not on a thread
+/// of a work-stealing pool: while a merge waits there for the build threads, it would begin the next one,
+/// which waits too, and so on, all on one stack.
+fn merges() -> Result<Sender<Merge>> {
+    let (sender, queue) = channel::<Merge>();
+    let run = move || {
+        yield_to_others(0);
+        for merge in queue {
+            if catch_unwind(AssertUnwindSafe(merge)).is_err() {
+                // As a pool of threads does it: whoever waits for this merge would wait for ever.
+                std::process::abort();
+            }
+        }
+    };
+    let started = std::thread::Builder::new().name("merge-0".into()).spawn(run);
+    started.map_err(|e| Error::internal(format!("the merge thread cannot be started: {e}")))?;
+    Ok(sender)
+}
+
 impl Compute {
     /// Starts the pools.
     pub fn new(config: &ComputeConfig, memory_bytes_max: u64) -> Result<Self> {
@@ -95,8 +119,7 @@ impl Compute {
             scan: pool("scan", search_threads, |_| ())?,
             write: pool("write", threads(config.write_threads), |_| ())?,
             seal: pool("seal", 2, |_| ())?,
-            // One merge at a time: each uses all build threads.
-            merge: pool("merge", 1, yield_to_others)?,
+            merges: merges()?,
             build: pool("build", threads(config.build_threads), yield_to_others)?,
             search_permits: Arc::new(Semaphore::new(config.search_queue_max.max(1) as usize)),
             search_queue_max: config.search_queue_max,
@@ -194,7 +217,8 @@ impl Compute {
 
     /// Queues a merge.
     pub fn spawn_merge(&self, work: impl FnOnce() + Send + 'static) {
-        self.merge.spawn_fifo(work);
+        // Whoever takes them lives as long as this.
+        let _ = self.merges.send(Box::new(work));
     }
 }
 
