@@ -5,8 +5,8 @@
 const REACH: f32 = 2.0;
 /// The same in a crowd, where the least ranks are those that noise made least: the k-th of all true ones
 /// lies so much higher.
-const REACH_IN_A_CROWD: f32 = 5.5;
-const LIFT_IN_A_CROWD: f32 = 2.5;
+const REACH_IN_A_CROWD: f32 = 10.0;
+const LIFT_IN_A_CROWD: f32 = 5.0;
 /// So many times as many as are scored at least make a crowd.
 const CROWD: usize = 2;
 /// The share of the k nearest that may be expected beyond what was found.
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(to_score(&ranks, 10, 25, 1.0), Some(25));
         assert_eq!(to_score(&ranks, 10, 25, 10.0), Some(30));
         let crowd: Vec<f32> = (0..1_000).map(|place| (place / 4) as f32).collect();
-        assert_eq!(to_score(&crowd, 10, 25, 10.0), Some(232));
+        assert_eq!(to_score(&crowd, 10, 25, 10.0), Some(412));
         assert_eq!(to_score(&ranks, 10, 500, 1.0), Some(100));
         assert_eq!(to_score(&ranks[..5], 10, 25, 1.0), Some(5));
         assert_eq!(to_score(&[], 10, 25, 1.0), Some(0));
