@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -623,6 +624,8 @@ def main():
         os.environ["VOISIN_BIN"] = str(arguments.bin)
     binary = os.environ.setdefault("VOISIN_BIN", str(ROOT / "target" / "release" / "voisin"))
 
+    # So that the server ends with this program.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     words = " ".join(["benches/recall.py", *sys.argv[1:]])
     report = {"command": words, "rows": arguments.rows, "seed": arguments.seed, "targets": arguments.target,
               "versions": versions(binary), "notes": [], "seconds": {}, "cells": []}
