@@ -32,8 +32,10 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
 /// -llapack` of `faiss-sys`; since the shim needs a symbol that only OpenBLAS has, the linker keeps
 /// it and takes the BLAS routines from it, whatever `libblas.so` happens to be on the machine.
 fn compile_faiss_shim() -> Result<(), Box<dyn Error>> {
-    const SOURCES: [&str; 2] = ["src/native/shim.cpp", "src/native/trained.cpp"];
+    const SOURCES: [&str; 3] =
+        ["src/native/shim.cpp", "src/native/trained.cpp", "src/native/interrupt.cpp"];
     println!("cargo::rerun-if-changed=src/native/guard.hpp");
+    println!("cargo::rerun-if-changed=src/native/interrupt.hpp");
     SOURCES.iter().for_each(|source| println!("cargo::rerun-if-changed={source}"));
     // faiss-sys is a direct dependency with `links`, so cargo names its output folder.
     let root = PathBuf::from(std::env::var("DEP_FAISS_C_ROOT")?);

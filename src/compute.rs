@@ -5,6 +5,8 @@
 //! else. A work-stealing pool spins before it sleeps, which between two short queries costs more than
 //! the query; it serves where one query has work for several threads.
 
+mod merges;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,6 +20,8 @@ use crate::config::ComputeConfig;
 use crate::error::{Error, Result};
 use crate::memory::MemoryLimit;
 
+use merges::Merges;
+
 /// How long a search thread waits for work before it ends; the next search starts it again.
 const KEEP_ALIVE: Duration = Duration::from_secs(600);
 
@@ -28,8 +32,8 @@ pub struct Compute {
     scan: ThreadPool,
     write: ThreadPool,
     seal: ThreadPool,
-    merge: ThreadPool,
-    build: ThreadPool,
+    merges: Merges,
+    build: Arc<ThreadPool>,
     search_permits: Arc<Semaphore>,
     search_queue_max: u32,
     searches_refused: AtomicU64,
@@ -90,14 +94,15 @@ impl Compute {
             .thread_keep_alive(KEEP_ALIVE)
             .build()
             .map_err(|e| Error::internal(format!("the search threads cannot be started: {e}")))?;
+        let build_threads = threads(config.build_threads);
+        let build = Arc::new(pool("build", build_threads, yield_to_others)?);
         Ok(Compute {
             search: Some(search),
             scan: pool("scan", search_threads, |_| ())?,
             write: pool("write", threads(config.write_threads), |_| ())?,
             seal: pool("seal", 2, |_| ())?,
-            // One merge at a time: each uses all build threads.
-            merge: pool("merge", 1, yield_to_others)?,
-            build: pool("build", threads(config.build_threads), yield_to_others)?,
+            merges: Merges::start(build_threads, build.clone())?,
+            build,
             search_permits: Arc::new(Semaphore::new(config.search_queue_max.max(1) as usize)),
             search_queue_max: config.search_queue_max,
             searches_refused: AtomicU64::new(0),
@@ -126,7 +131,7 @@ impl Compute {
         self.writes_refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The threads that build indexes.
+    /// The threads of what is built beside merges.
     pub fn build_pool(&self) -> &ThreadPool {
         &self.build
     }
@@ -192,9 +197,14 @@ impl Compute {
         self.seal.spawn_fifo(work);
     }
 
-    /// Queues a merge.
-    pub fn spawn_merge(&self, work: impl FnOnce() + Send + 'static) {
-        self.merge.spawn_fifo(work);
+    /// Queues a merge. It is given the threads to build with, and whether it has a place that is kept
+    /// for short ones.
+    pub fn spawn_merge(
+        &self,
+        is_short: bool,
+        work: impl FnOnce(&ThreadPool, bool) + Send + 'static,
+    ) {
+        self.merges.queue(is_short, Box::new(work));
     }
 }
 

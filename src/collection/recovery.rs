@@ -55,6 +55,7 @@ pub(super) fn load(
         forward: forward.tree(&schema.uuid),
         schema: schema.clone(),
         filter_index_rows_min: config.filter_index_rows_min,
+        stop: Arc::default(),
     };
     let mut sealed = Vec::with_capacity(manifest.segments.len());
     let mut keys = Keys::new();

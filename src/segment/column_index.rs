@@ -101,7 +101,10 @@ impl ColumnIndex {
                 fitting(links.levels().len())?;
                 Ok(HnswGraph::new(&links))
             };
-            let (graph, codes) = rayon::join(read_graph, || Codes::new(column, vectors.iter()));
+            let (graph, codes) =
+                rayon::join(read_graph, || Codes::new(column, vectors.iter_until(&context.stop)));
+            // Codes of a part of the vectors are of no use.
+            context.check_running()?;
             IndexBody::Graph { graph: graph?, codes, cells: OnceLock::new() }
         } else if let Some((_, space)) = trained_params(column) {
             let bytes = map_verified(context, folder, &entry.file)?;

@@ -7,7 +7,7 @@ use super::column_vectors::ColumnVectors;
 use super::sealed::SegmentContext;
 use crate::error::{Error, Result};
 use crate::index::{BuildRun, Codes, GRAPH_LADDER, Probe, RecallSample, Vectors};
-use crate::native::{TrainedIndex, TrainedSpace, Tuning};
+use crate::native::{NativeResult, TrainedIndex, TrainedSpace, Tuning, run_apart};
 use crate::schema::{Effort, RecallCurve, Recipe, VectorColumn};
 use crate::storage::ChecksumWriter;
 
@@ -46,13 +46,12 @@ impl TrainedJob<'_> {
         let _held = self.run.hold(count * row_bytes as usize);
         let block = (BLOCK_BYTES / (4 * self.column.dimension as usize)).max(1);
         while index.len() < count {
-            if self.run.stop.load(Ordering::Relaxed) {
-                return Err(Error::Stopping);
-            }
             let nodes = index.len()..count.min(index.len() + block);
             let added = nodes.len() as u64;
-            let rows = nodes.map(|node| self.vectors.get(node as u32));
-            self.on_pool(|threads| index.add(rows, threads))?;
+            let floats = self.floats(&index, nodes)?;
+            let bytes = count as u64 * row_bytes + 4 * floats.len() as u64;
+            let add = move |threads| index.add_floats(&floats, threads).map(|()| index);
+            index = self.apart(bytes, add)?;
             self.run.done.fetch_add(added, Ordering::Relaxed);
         }
         let recall = self.measure(&index);
@@ -61,6 +60,7 @@ impl TrainedJob<'_> {
             return Err(Error::Stopping);
         }
         let mut file = ChecksumWriter::create(&*self.context.disk, &self.path)?;
+        file.end_by(&self.context.stop);
         let written = index.write(&mut file)?;
         written.map_err(|e| Error::io("write", &self.path, &e))?;
         Ok((file, recall))
@@ -70,21 +70,41 @@ impl TrainedJob<'_> {
         let mut index = TrainedIndex::new(&self.recipe.description(lists), self.space)?;
         let count = self.vectors.count();
         let wanted = self.recipe.training_rows(lists, count as u64) as usize;
-        let _held = self.run.hold(wanted * 4 * self.column.dimension as usize);
-        let rows = (0..wanted).map(|place| self.vectors.get((place * count / wanted) as u32));
-        self.on_pool(|threads| index.train(rows, threads))?;
-        Ok(index)
+        let bytes = wanted * 4 * self.column.dimension as usize;
+        let _held = self.run.hold(bytes);
+        let floats = self.floats(&index, (0..wanted).map(|place| place * count / wanted))?;
+        let train = move |threads| index.train_floats(&floats, threads).map(|()| index);
+        self.apart(bytes as u64, train)
     }
 
-    /// Runs native work on a thread of the build pool: the threads that it starts there have the
-    /// pool's priority.
-    fn on_pool<T: Send>(&self, work: impl FnOnce(usize) -> T + Send) -> T {
-        let pool = self.run.pool;
-        pool.install(|| work(pool.current_num_threads()))
+    /// Vectors as the index takes them.
+    fn floats(&self, index: &TrainedIndex, nodes: impl Iterator<Item = usize>) -> Result<Vec<f32>> {
+        let nodes = nodes.take_while(|_| !self.run.stop.load(Ordering::Relaxed));
+        let floats = index.floats(nodes.map(|node| self.vectors.get(node as u32)));
+        self.context.check_running()?;
+        Ok(floats)
+    }
+
+    /// Runs native work on a thread of its own, which holds so many bytes, and waits for it or until the
+    /// build should end: then it is left behind. Not on a thread of the pool: work of others would wait
+    /// for it there.
+    fn apart<T: Send + 'static>(
+        &self,
+        bytes: u64,
+        work: impl FnOnce(usize) -> NativeResult<T> + Send + 'static,
+    ) -> Result<T> {
+        let threads = self.run.pool.current_num_threads();
+        match run_apart(self.run.stop, bytes, move || work(threads))? {
+            Some(made) => Ok(made?),
+            None => Err(Error::Stopping),
+        }
     }
 
     fn measure(&self, index: &TrainedIndex) -> RecallCurve {
-        let codes = Codes::new(self.column, self.vectors.iter());
+        let codes = Codes::new(self.column, self.vectors.iter_until(self.run.stop));
+        if self.context.is_stopping() {
+            return RecallCurve::default();
+        }
         let _held = self.run.hold(codes.as_ref().map_or(0, Codes::memory_bytes));
         let sample = RecallSample::take(self.column, &self.vectors, codes.as_ref(), self.run);
         let Some(sample) = sample else { return RecallCurve::default() };
