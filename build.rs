@@ -32,9 +32,14 @@ fn compile_protos() -> Result<(), Box<dyn Error>> {
 /// -llapack` of `faiss-sys`; since the shim needs a symbol that only OpenBLAS has, the linker keeps
 /// it and takes the BLAS routines from it, whatever `libblas.so` happens to be on the machine.
 fn compile_faiss_shim() -> Result<(), Box<dyn Error>> {
-    const SOURCES: [&str; 2] = ["src/native/shim.cpp", "src/native/trained.cpp"];
-    const HEADERS: [&str; 3] =
-        ["src/native/guard.hpp", "src/native/trained_mend.hpp", "src/native/trained_check.hpp"];
+    const SOURCES: [&str; 3] =
+        ["src/native/shim.cpp", "src/native/trained.cpp", "src/native/interrupt.cpp"];
+    const HEADERS: [&str; 4] = [
+        "src/native/guard.hpp",
+        "src/native/interrupt.hpp",
+        "src/native/trained_mend.hpp",
+        "src/native/trained_check.hpp",
+    ];
     HEADERS.iter().for_each(|header| println!("cargo::rerun-if-changed={header}"));
     SOURCES.iter().for_each(|source| println!("cargo::rerun-if-changed={source}"));
     // faiss-sys is a direct dependency with `links`, so cargo names its output folder.

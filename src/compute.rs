@@ -5,10 +5,10 @@
 //! else. A work-stealing pool spins before it sleeps, which between two short queries costs more than
 //! the query; it serves where one query has work for several threads.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod merges;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -20,11 +20,10 @@ use crate::config::ComputeConfig;
 use crate::error::{Error, Result};
 use crate::memory::MemoryLimit;
 
+use merges::Merges;
+
 /// How long a search thread waits for work before it ends; the next search starts it again.
 const KEEP_ALIVE: Duration = Duration::from_secs(600);
-
-/// A merge to be done.
-type Merge = Box<dyn FnOnce() + Send>;
 
 /// The pools of a database, and the bound on its memory.
 #[derive(Debug)]
@@ -33,8 +32,8 @@ pub struct Compute {
     scan: ThreadPool,
     write: ThreadPool,
     seal: ThreadPool,
-    merges: Sender<Merge>,
-    build: ThreadPool,
+    merges: Merges,
+    build: Arc<ThreadPool>,
     search_permits: Arc<Semaphore>,
     search_queue_max: u32,
     searches_refused: AtomicU64,
@@ -85,25 +84,6 @@ fn yield_to_others(_: usize) {
     }
 }
 
-/// Does merges one at a time, since each uses all build threads, until the sender is gone. Not on a thread
-/// of a work-stealing pool: while a merge waits there for the build threads, it would begin the next one,
-/// which waits too, and so on, all on one stack.
-fn merges() -> Result<Sender<Merge>> {
-    let (sender, queue) = channel::<Merge>();
-    let run = move || {
-        yield_to_others(0);
-        for merge in queue {
-            if catch_unwind(AssertUnwindSafe(merge)).is_err() {
-                // As a pool of threads does it: whoever waits for this merge would wait for ever.
-                std::process::abort();
-            }
-        }
-    };
-    let started = std::thread::Builder::new().name("merge-0".into()).spawn(run);
-    started.map_err(|e| Error::internal(format!("the merge thread cannot be started: {e}")))?;
-    Ok(sender)
-}
-
 impl Compute {
     /// Starts the pools.
     pub fn new(config: &ComputeConfig, memory_bytes_max: u64) -> Result<Self> {
@@ -114,13 +94,15 @@ impl Compute {
             .thread_keep_alive(KEEP_ALIVE)
             .build()
             .map_err(|e| Error::internal(format!("the search threads cannot be started: {e}")))?;
+        let build_threads = threads(config.build_threads);
+        let build = Arc::new(pool("build", build_threads, yield_to_others)?);
         Ok(Compute {
             search: Some(search),
             scan: pool("scan", search_threads, |_| ())?,
             write: pool("write", threads(config.write_threads), |_| ())?,
             seal: pool("seal", 2, |_| ())?,
-            merges: merges()?,
-            build: pool("build", threads(config.build_threads), yield_to_others)?,
+            merges: Merges::start(build_threads, build.clone())?,
+            build,
             search_permits: Arc::new(Semaphore::new(config.search_queue_max.max(1) as usize)),
             search_queue_max: config.search_queue_max,
             searches_refused: AtomicU64::new(0),
@@ -149,7 +131,7 @@ impl Compute {
         self.writes_refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The threads that build indexes.
+    /// The threads of what is built beside merges.
     pub fn build_pool(&self) -> &ThreadPool {
         &self.build
     }
@@ -215,10 +197,14 @@ impl Compute {
         self.seal.spawn_fifo(work);
     }
 
-    /// Queues a merge.
-    pub fn spawn_merge(&self, work: impl FnOnce() + Send + 'static) {
-        // Whoever takes them lives as long as this.
-        let _ = self.merges.send(Box::new(work));
+    /// Queues a merge. It is given the threads to build with, and whether it has a place that is kept
+    /// for short ones.
+    pub fn spawn_merge(
+        &self,
+        is_short: bool,
+        work: impl FnOnce(&ThreadPool, bool) + Send + 'static,
+    ) {
+        self.merges.queue(is_short, Box::new(work));
     }
 }
 

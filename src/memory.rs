@@ -1,6 +1,7 @@
 //! How much memory the process takes, and how much it may take: what would grow beyond is refused
 //! before it grows, rather than the process being killed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -53,12 +54,56 @@ fn machine_bytes() -> Option<u64> {
 #[derive(Debug)]
 pub struct MemoryLimit {
     limit: u64,
-    /// When the process was looked at, and what it had.
-    seen: Mutex<Option<(Instant, u64)>>,
-    /// Admitted since.
-    admitted: AtomicU64,
+    /// Held while something is let grow, so that no two get the same room.
+    room: Mutex<Room>,
     /// Refusals since the start.
     refused: AtomicU64,
+}
+
+/// What of the limit is taken.
+#[derive(Debug, Default)]
+struct Room {
+    /// When the process was looked at, and what it had.
+    seen: Option<(Instant, u64)>,
+    /// Admitted since.
+    admitted: u64,
+    /// Kept for work that is under way: its bytes, and how many of them it holds by now.
+    kept: Vec<(Arc<AtomicU64>, u64)>,
+}
+
+impl Room {
+    fn used(&mut self) -> u64 {
+        let is_fresh = self.seen.is_some_and(|(at, _)| at.elapsed() < LOOK);
+        if !is_fresh {
+            let bytes = Memory::of(None).map_or(0, |memory| memory.anonymous);
+            self.seen = Some((Instant::now(), bytes));
+            self.admitted = 0;
+        }
+        let bytes = self.seen.map_or(0, |(_, bytes)| bytes);
+        // What is held is in the process's memory already.
+        let kept = self
+            .kept
+            .iter()
+            .map(|(held, bytes)| bytes.saturating_sub(held.load(Ordering::Relaxed)));
+        kept.fold(bytes.saturating_add(self.admitted), u64::saturating_add)
+    }
+}
+
+/// Room that is kept for work until this is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct KeptRoom<'a> {
+    of: &'a MemoryLimit,
+    held: Arc<AtomicU64>,
+}
+
+impl Drop for KeptRoom<'_> {
+    fn drop(&mut self) {
+        let mut room = self.of.room.lock();
+        if let Some(place) = room.kept.iter().position(|(held, _)| Arc::ptr_eq(held, &self.held)) {
+            room.kept.swap_remove(place);
+        }
+    }
 }
 
 impl MemoryLimit {
@@ -69,12 +114,7 @@ impl MemoryLimit {
             0 => machine_bytes().map_or(u64::MAX, |bytes| (bytes as f64 * SHARE) as u64),
             bytes => bytes,
         };
-        MemoryLimit {
-            limit,
-            seen: Mutex::default(),
-            admitted: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-        }
+        MemoryLimit { limit, room: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
     /// The limit in bytes.
@@ -82,17 +122,9 @@ impl MemoryLimit {
         self.limit
     }
 
-    /// Anonymous memory of the process as last seen, and what was admitted since.
+    /// Anonymous memory of the process as last seen, what was admitted since, and what is kept.
     pub fn used(&self) -> u64 {
-        let mut seen = self.seen.lock();
-        let is_fresh = seen.is_some_and(|(at, _)| at.elapsed() < LOOK);
-        if !is_fresh {
-            let bytes = Memory::of(None).map_or(0, |memory| memory.anonymous);
-            *seen = Some((Instant::now(), bytes));
-            self.admitted.store(0, Ordering::Relaxed);
-        }
-        let bytes = seen.map_or(0, |(_, bytes)| bytes);
-        bytes.saturating_add(self.admitted.load(Ordering::Relaxed))
+        self.room.lock().used()
     }
 
     /// How often something was not let grow.
@@ -102,19 +134,33 @@ impl MemoryLimit {
 
     /// Lets something grow by so many bytes, or refuses it.
     pub fn admit(&self, what: &'static str, bytes: u64) -> Result<()> {
-        let used = self.used();
-        if used.saturating_add(bytes) > self.limit {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return Err(Error::OutOfMemory {
-                what,
-                bytes,
-                used,
-                limit: self.limit,
-                setting: SETTING,
-            });
-        }
-        self.admitted.fetch_add(bytes, Ordering::Relaxed);
+        let mut room = self.room.lock();
+        self.check(&mut room, what, bytes)?;
+        room.admitted = room.admitted.saturating_add(bytes);
         Ok(())
+    }
+
+    /// Keeps so many bytes for work that takes them little by little, or refuses it. `held` says how
+    /// many it has taken by now; it belongs to this work alone.
+    pub fn keep(
+        &self,
+        what: &'static str,
+        bytes: u64,
+        held: &Arc<AtomicU64>,
+    ) -> Result<KeptRoom<'_>> {
+        let mut room = self.room.lock();
+        self.check(&mut room, what, bytes)?;
+        room.kept.push((held.clone(), bytes));
+        Ok(KeptRoom { of: self, held: held.clone() })
+    }
+
+    fn check(&self, room: &mut Room, what: &'static str, bytes: u64) -> Result<()> {
+        let used = room.used();
+        if used.saturating_add(bytes) <= self.limit {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(Error::OutOfMemory { what, bytes, used, limit: self.limit, setting: SETTING })
     }
 }
 
@@ -133,6 +179,23 @@ mod tests {
             assert!(refusal.contains(word), "{refusal}");
         }
         assert_eq!(memory.refused(), 1);
+    }
+
+    #[test]
+    fn room_that_is_kept_is_given_to_nobody_else_until_it_is_taken_or_given_back() {
+        const MIB: u64 = 1 << 20;
+        let memory = MemoryLimit::new(MemoryLimit::new(0).used() + 1_024 * MIB);
+        let (first, second) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let kept = memory.keep("a merge", 600 * MIB, &first).expect("it fits");
+        memory.keep("a merge", 600 * MIB, &second).expect_err("not both");
+        std::thread::sleep(2 * LOOK);
+        memory.admit("rows", 600 * MIB).expect_err("a later look at the process does not forget");
+        // What it holds is in the memory of the process, here by word only.
+        first.store(500 * MIB, Ordering::Relaxed);
+        let other = memory.keep("a merge", 600 * MIB, &second).expect("it fits");
+        drop((kept, other));
+        first.store(0, Ordering::Relaxed);
+        memory.admit("rows", 800 * MIB).expect("all of it is free");
     }
 
     #[test]

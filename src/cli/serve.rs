@@ -42,13 +42,15 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
     let result = runtime.block_on(serve(&config));
     // Whatever still runs here was never acknowledged, or was an opening that a signal cut short.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match result {
+        Ok(()) => 0,
         Err(message) => {
             telemetry::report_fatal(config.log.format, &message);
-            ExitCode::FAILURE
+            1
         }
-    }
+    };
+    // A training that was left behind keeps nobody waiting.
+    native::end_process(code)
 }
 
 async fn serve(config: &Config) -> Result<(), String> {

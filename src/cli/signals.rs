@@ -44,6 +44,6 @@ impl Signals {
             }
         };
         tracing::warn!("second signal, stopping at once");
-        std::process::exit(code);
+        crate::native::end_process(code);
     }
 }

@@ -221,6 +221,9 @@ impl Collection {
         if is_due && self.live_lane.schedule() {
             let collection = self.clone();
             self.compute.build_pool().spawn(move || {
+                if !collection.live_lane.begin(|| collection.is_stopping()) {
+                    return;
+                }
                 if let Err(error) = collection.measure_live() {
                     tracing::debug!(collection = collection.schema.name, %error, "not measured");
                 }

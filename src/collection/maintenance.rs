@@ -4,10 +4,10 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use rayon::ThreadPool;
 
 use super::Collection;
 use super::compaction::{MergeJob, Policy, SegmentFacts};
@@ -17,6 +17,7 @@ use super::stats::Merging;
 use crate::error::{Error, Result};
 use crate::index::BuildRun;
 use crate::manifest::{FileEntry, Manifest, SegmentEntry};
+use crate::memory::KeptRoom;
 use crate::schema::{IndexKind, VectorColumn};
 use crate::segment::{
     BuildPlan, Built, IndexRule, MergeSource, Sealed, build_segment, encode_tombstones,
@@ -24,35 +25,10 @@ use crate::segment::{
 };
 use crate::storage::ChecksumWriter;
 
+/// A merge of so many bytes of vectors at most, none of which are trained with, is a short one.
+const SHORT_MERGE_BYTES: u64 = 16 << 20;
 /// Bytes of memory for each vector while cells are made, roughly.
 const CELLS_NODE_BYTES: u64 = 16;
-
-/// One lane of background work: at most one run at a time.
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    is_scheduled: Mutex<bool>,
-    idle: Condvar,
-}
-
-impl Lane {
-    /// True for exactly one caller until [`Lane::unschedule`].
-    pub fn schedule(&self) -> bool {
-        !std::mem::replace(&mut *self.is_scheduled.lock(), true)
-    }
-
-    pub fn unschedule(&self) {
-        *self.is_scheduled.lock() = false;
-        self.idle.notify_all();
-    }
-
-    /// Returns when no run is on its way or under way.
-    pub fn wait_until_idle(&self) {
-        let mut is_scheduled = self.is_scheduled.lock();
-        while *is_scheduled {
-            self.idle.wait(&mut is_scheduled);
-        }
-    }
-}
 
 /// A change of the manifest's segments.
 struct Change {
@@ -79,11 +55,15 @@ impl Collection {
     pub(super) fn schedule_merge(self: &Arc<Self>) {
         if self.merge_lane.schedule() {
             let collection = self.clone();
-            self.compute.spawn_merge(move || collection.run_merges());
+            let run = move |pool: &ThreadPool, only_short| collection.run_merges(pool, only_short);
+            self.compute.spawn_merge(self.is_next_merge_short(), run);
         }
     }
 
     fn run_seals(self: Arc<Self>) {
+        if !self.seal_lane.begin(|| self.is_stopping()) {
+            return;
+        }
         loop {
             let next = self.writer.lock().state.frozen.first().cloned();
             let result = match next {
@@ -100,7 +80,10 @@ impl Collection {
                     self.seal_lane.unschedule();
                     // A segment frozen since the look above finds the lane free, or is found here.
                     let is_idle = self.writer.lock().state.frozen.is_empty() || self.is_stopping();
-                    if is_idle || !self.seal_lane.schedule() {
+                    if is_idle
+                        || !self.seal_lane.schedule()
+                        || !self.seal_lane.begin(|| self.is_stopping())
+                    {
                         return;
                     }
                 }
@@ -117,18 +100,32 @@ impl Collection {
         }
     }
 
-    fn run_merges(self: Arc<Self>) {
+    fn run_merges(self: Arc<Self>, pool: &ThreadPool, only_short: bool) {
+        if only_short && !self.is_next_merge_short() {
+            // It has become longer since it was queued.
+            let compute = self.compute.clone();
+            let run = move |pool: &ThreadPool, only_short| self.run_merges(pool, only_short);
+            return compute.spawn_merge(false, run);
+        }
+        if !self.merge_lane.begin(|| self.is_stopping()) {
+            return;
+        }
         let result = self.next_merge().map(|job| {
-            let merged = self.merge(&job);
+            let merged = self.merge(&job, pool);
             *self.merging.lock() = None;
             merged
         });
         let is_more_due = matches!(result, Some(Ok(())));
         if !is_more_due {
-            self.make_cells();
+            self.make_cells(pool);
         }
         *self.merge_failure.lock() = match result {
             None | Some(Ok(())) | Some(Err(Error::Stopping)) => None,
+            Some(Err(error @ Error::OutOfMemory { .. })) => {
+                // Tried again at the next tick: merges of others may have room kept for them.
+                tracing::warn!(collection = self.schema.name, %error, "merging waits");
+                Some(error)
+            }
             Some(Err(error)) => {
                 // Tried again at the next tick; nothing depends on it but speed and space.
                 tracing::error!(collection = self.schema.name, %error, "merging failed");
@@ -155,7 +152,7 @@ impl Collection {
             deleted_share_max: config.deleted_share_max,
             rows_max: self.schema.max_docs_per_segment,
             segments_max: config.segments_max as usize,
-            is_still,
+            is_still: is_still || self.is_waited_for(),
         }
     }
 
@@ -166,11 +163,15 @@ impl Collection {
     }
 
     pub(super) fn next_merge(&self) -> Option<MergeJob> {
-        if self.is_stopping() {
-            return None;
+        match self.is_stopping() {
+            true => None,
+            false => self.policy().next_merge(&self.facts(&self.published.snapshot())),
         }
-        let snapshot = self.published.snapshot();
-        let facts: Vec<SegmentFacts> = snapshot
+    }
+
+    /// What is known of the sealed segments.
+    pub(super) fn facts(&self, snapshot: &Snapshot) -> Vec<SegmentFacts> {
+        snapshot
             .sealed
             .iter()
             .map(|sealed| SegmentFacts {
@@ -180,8 +181,24 @@ impl Collection {
                 deleted: sealed.tombstones.deleted(),
                 has_index: sealed.has_index() || self.is_beyond_indexing(sealed),
             })
-            .collect();
-        self.policy().next_merge(&facts)
+            .collect()
+    }
+
+    /// True where what a run of merges does first is done soon.
+    fn is_next_merge_short(&self) -> bool {
+        let Some(job) = self.next_merge() else { return !self.lacks_cells() };
+        let snapshot = self.published.snapshot();
+        let sources = snapshot.sealed.iter().filter(|sealed| job.sources.contains(&sealed.id));
+        let bytes = sources.flat_map(|sealed| {
+            self.schema.columns.iter().enumerate().map(|(place, column)| match &column.index {
+                IndexKind::Trained { .. } if job.indexes != IndexRule::None => u64::MAX,
+                _ => {
+                    let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
+                    u64::from(sealed.vectors(place)) * vector_bytes
+                }
+            })
+        });
+        bytes.fold(0, u64::saturating_add) <= SHORT_MERGE_BYTES
     }
 
     /// Vectors of the column of a segment that has most, of those that have indexes, and as many as rows
@@ -215,9 +232,9 @@ impl Collection {
     }
 
     /// Where memory is short, graphs do without cells until a later tick.
-    fn make_cells(&self) {
+    fn make_cells(&self, pool: &ThreadPool) {
         let snapshot = self.published.snapshot();
-        let run = self.build_run();
+        let run = self.build_run(pool, &self.merge_bytes);
         for sealed in snapshot.sealed.iter().filter(|sealed| sealed.lacks_cells()) {
             let bytes = CELLS_NODE_BYTES * self.vectors_to_index(sealed);
             if self.is_stopping() || self.compute.memory().admit("making cells", bytes).is_err() {
@@ -234,8 +251,10 @@ impl Collection {
         if is_due && !self.is_stopping() && self.filter_lane.schedule() {
             let collection = self.clone();
             self.compute.build_pool().spawn(move || {
-                collection.make_forward_indexes(&snapshot);
-                collection.filter_lane.unschedule();
+                if collection.filter_lane.begin(|| collection.is_stopping()) {
+                    collection.make_forward_indexes(&snapshot);
+                    collection.filter_lane.unschedule();
+                }
             });
         }
     }
@@ -263,7 +282,7 @@ impl Collection {
             extend_first: false,
             sequence,
             indexes: IndexRule::None,
-            run: self.build_run(),
+            run: self.build_run(self.compute.build_pool(), &self.seal_bytes),
         };
         let built = self.build(&plan)?;
         let checkpoint = Some((frozen.last_sequence, frozen.next_doc_id));
@@ -274,7 +293,7 @@ impl Collection {
         Ok(())
     }
 
-    fn merge(self: &Arc<Self>, job: &MergeJob) -> Result<()> {
+    fn merge(self: &Arc<Self>, job: &MergeJob, pool: &ThreadPool) -> Result<()> {
         let started = Instant::now();
         let snapshot = self.published.snapshot();
         let sources = {
@@ -291,7 +310,7 @@ impl Collection {
         let Some(sources) = sources else {
             return Err(Error::internal("a segment to be merged is not in the manifest"));
         };
-        self.admit_merge(&sources)?;
+        let _room = self.admit_merge(&sources)?;
         *self.merging.lock() = Some(Merging {
             sources: job.sources.clone(),
             rows: self.rows_to_link(job, &sources),
@@ -305,7 +324,7 @@ impl Collection {
             extend_first: job.extend_first,
             sequence,
             indexes: job.indexes,
-            run: self.build_run(),
+            run: self.build_run(pool, &self.merge_bytes),
         };
         let built = self.build(&plan)?;
         let rows = built.as_ref().map_or(0, |built| built.entry.rows);
@@ -321,9 +340,9 @@ impl Collection {
         Ok(())
     }
 
-    /// Refuses a merge whose codes and links would not fit: old and new ones are held side by side
-    /// until the new segment is shown, and the links once more while they are made.
-    fn admit_merge(&self, sources: &[MergeSource]) -> Result<()> {
+    /// Keeps room for a merge, or refuses one whose codes and links would not fit: old and new ones are
+    /// held side by side until the new segment is shown, and the links once more while they are made.
+    fn admit_merge(&self, sources: &[MergeSource]) -> Result<KeptRoom<'_>> {
         let bytes = self.schema.columns.iter().enumerate().map(|(place, column)| {
             let vectors: u64 = sources.iter().map(|source| source.vectors(place)).sum();
             let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
@@ -332,7 +351,8 @@ impl Collection {
             let rows_bytes = column.multi.map_or(0, |_| size_of::<u32>() as u64 * vectors);
             index_bytes.saturating_add(rows_bytes)
         });
-        self.compute.memory().admit("merging segments", bytes.fold(0, u64::saturating_add))
+        let bytes = bytes.fold(0, u64::saturating_add);
+        self.compute.memory().keep("merging segments", bytes, &self.merge_bytes)
     }
 
     /// Vectors that a merge links into graphs, of all columns that have one.
@@ -350,23 +370,24 @@ impl Collection {
         vectors.sum()
     }
 
-    fn build_run(&self) -> BuildRun<'_> {
-        BuildRun {
-            pool: self.compute.build_pool(),
-            stop: &self.stop,
-            done: &self.built,
-            held: &self.build_bytes,
-        }
+    fn build_run<'a>(&'a self, pool: &'a ThreadPool, held: &'a AtomicU64) -> BuildRun<'a> {
+        BuildRun { pool, stop: &self.context.stop, done: &self.built, held }
     }
 
     /// Builds a segment's files, and leaves none of them behind when that ends early.
     fn build(&self, plan: &BuildPlan<'_>) -> Result<Option<Built>> {
-        build_segment(&self.context, plan).inspect_err(|_| {
-            let folder = segment_folder(&self.context.folder, plan.id);
-            if let Err(error) = self.context.disk.remove_dir(&folder) {
-                tracing::warn!(%error, "unfinished segment not removed; the next start removes it");
-            }
+        build_segment(&self.context, plan).map_err(|error| {
+            self.remove_unfinished(plan.id);
+            // What is interrupted fails in words of its own.
+            if self.is_stopping() { Error::Stopping } else { error }
         })
+    }
+
+    fn remove_unfinished(&self, id: u32) {
+        let folder = segment_folder(&self.context.folder, id);
+        if let Err(error) = self.context.disk.remove_dir(&folder) {
+            tracing::warn!(%error, "unfinished segment not removed; the next start removes it");
+        }
     }
 
     /// Takes an id, and the sequence up to which deletes may be dropped for good: it must be durable,
@@ -404,7 +425,11 @@ impl Collection {
         let sealed = match &change.added {
             None => None,
             Some(entry) => {
-                let sealed = Sealed::open(&self.context, entry, space)?;
+                let sealed = Sealed::open(&self.context, entry, space).inspect_err(|error| {
+                    if matches!(error, Error::Stopping) {
+                        self.remove_unfinished(entry.id);
+                    }
+                })?;
                 sealed.fill_forward_store();
                 Some(Arc::new(sealed))
             }

@@ -4,6 +4,7 @@
 mod by_rows;
 mod compaction;
 mod expiry;
+mod lane;
 mod live;
 mod lsn;
 mod maintenance;
@@ -14,11 +15,12 @@ mod removal;
 mod snapshot;
 mod state;
 mod stats;
+mod waiting;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -34,8 +36,8 @@ use crate::storage::Disk;
 use crate::wal::{LogSettings, LogWriter};
 
 use expiry::Expiry;
+use lane::Lane;
 use live::LiveQueries;
-use maintenance::Lane;
 use reading::Scrolls;
 use snapshot::{Published, Snapshot};
 use writer::{PendingWrite, WriteQueue, Writer};
@@ -43,6 +45,7 @@ use writer::{PendingWrite, WriteQueue, Writer};
 pub use reading::{Page, Reader, SharedFilter};
 use stats::Merging;
 pub use stats::{CollectionStats, IndexingReport, MemoryReport, SegmentState, SegmentStats};
+pub use waiting::Hurry;
 pub use writer::WriteOutcome;
 
 /// Bytes of memory that a row takes beside its values: key, place and delete mark, roughly.
@@ -87,14 +90,20 @@ pub struct Collection {
     merging: Mutex<Option<Merging>>,
     /// Nothing was written for a while: small rests may be merged into large segments.
     is_still: AtomicBool,
+    /// Callers who wait for rows to be indexed.
+    waiting_callers: AtomicU32,
     stop: AtomicBool,
     /// Rows linked into graphs since the start.
     built: AtomicU64,
-    /// Bytes that seals and merges under way hold.
-    build_bytes: AtomicU64,
+    /// Bytes that the seal under way holds.
+    seal_bytes: AtomicU64,
+    /// Bytes that the merge under way holds.
+    merge_bytes: Arc<AtomicU64>,
     is_dropped: AtomicBool,
     /// Another declaration takes the place of this one: nothing is written any more.
     is_superseded: AtomicBool,
+    /// Held while any of what ends background work changes.
+    ending: Mutex<()>,
     magic_number: u64,
 }
 
@@ -199,11 +208,14 @@ impl Collection {
             merge_failure: Mutex::new(None),
             merging: Mutex::new(None),
             is_still: AtomicBool::new(false),
+            waiting_callers: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             built: AtomicU64::new(0),
-            build_bytes: AtomicU64::new(0),
+            seal_bytes: AtomicU64::new(0),
+            merge_bytes: Arc::default(),
             is_dropped: AtomicBool::new(false),
             is_superseded: AtomicBool::new(false),
+            ending: Mutex::new(()),
             magic_number,
         });
         collection.restore_live();
@@ -443,7 +455,22 @@ impl Collection {
 
     /// True when background work ends.
     fn is_stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed) || self.is_superseded.load(Ordering::Relaxed)
+        self.context.is_stopping()
+    }
+
+    /// Changes something that background work ends by, and tells it.
+    fn change_ending(&self, change: impl FnOnce()) {
+        let _one = self.ending.lock();
+        change();
+        let ends = self.stop.load(Ordering::SeqCst) || self.is_superseded.load(Ordering::SeqCst);
+        self.context.stop.store(ends, Ordering::SeqCst);
+    }
+
+    /// Background work that ended before it was done begins again.
+    fn resume(self: &Arc<Self>) {
+        self.schedule_seal();
+        self.schedule_merge();
+        self.schedule_writer();
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -464,13 +491,23 @@ impl Collection {
         Ok(())
     }
 
+    /// Tells background work to end, and refuses everything from now on. Does not wait.
+    pub fn stop(&self) {
+        self.change_ending(|| self.stop.store(true, Ordering::SeqCst));
+    }
+
+    /// Returns when no background work of this collection is under way any more.
+    fn wait_until_stopped(&self) {
+        self.seal_lane.wait_until_stopped();
+        self.merge_lane.wait_until_stopped();
+        self.live_lane.wait_until_stopped();
+    }
+
     /// Ends background work and refuses everything from now on. Requests that the writer has begun
     /// are finished; the log is synced.
     pub fn close(&self) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.seal_lane.wait_until_idle();
-        self.merge_lane.wait_until_idle();
-        self.live_lane.wait_until_idle();
+        self.stop();
+        self.wait_until_stopped();
         self.save_live(Duration::ZERO);
         self.context.suspects.release();
         let mut writer = self.writer.lock();
@@ -482,16 +519,20 @@ impl Collection {
     }
 
     /// Makes another declaration durable, with which the collection is to be opened anew. From then on
-    /// this one answers queries only. Where it fails, nothing has changed.
-    pub fn redeclare(&self, schema: CollectionSchema) -> Result<()> {
+    /// this one answers queries only. Builds under way are ended, to begin anew afterwards. Where it fails,
+    /// nothing has changed.
+    pub fn redeclare(self: &Arc<Self>, schema: CollectionSchema) -> Result<()> {
         self.check_open()?;
-        self.is_superseded.store(true, Ordering::SeqCst);
-        self.seal_lane.wait_until_idle();
-        self.merge_lane.wait_until_idle();
+        let supersede = |is_superseded| {
+            self.change_ending(|| self.is_superseded.store(is_superseded, Ordering::SeqCst));
+        };
+        supersede(true);
+        self.wait_until_stopped();
         self.context.suspects.release();
         let outcome = self.write_declaration(schema);
         if outcome.is_err() {
-            self.is_superseded.store(false, Ordering::SeqCst);
+            supersede(false);
+            self.resume();
         }
         outcome
     }
@@ -514,17 +555,16 @@ impl Collection {
     /// when this returns nothing of it is under way, so that its folder can be removed.
     pub fn retire(&self) {
         self.is_dropped.store(true, Ordering::SeqCst);
-        self.stop.store(true, Ordering::SeqCst);
-        self.seal_lane.wait_until_idle();
-        self.merge_lane.wait_until_idle();
-        self.live_lane.wait_until_idle();
+        self.stop();
+        self.wait_until_stopped();
         drop(self.writer.lock());
     }
 
     /// Takes a retired collection into use again, when it could not be removed.
-    pub fn reinstate(&self) {
-        self.stop.store(false, Ordering::SeqCst);
+    pub fn reinstate(self: &Arc<Self>) {
+        self.change_ending(|| self.stop.store(false, Ordering::SeqCst));
         self.is_dropped.store(false, Ordering::SeqCst);
+        self.resume();
     }
 
     /// Blocks until no seal and no merge is due, and what filters asked for is made, or until one fails.

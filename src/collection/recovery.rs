@@ -57,6 +57,7 @@ pub(super) fn load(
         schema: schema.clone(),
         filter_index_rows_min: config.filter_index_rows_min,
         suspects: Arc::new(suspects),
+        stop: Arc::default(),
     };
     let mut sealed = Vec::with_capacity(manifest.segments.len());
     let mut keys = Keys::new();

@@ -87,9 +87,11 @@ impl MemoryReport {
 /// How far the indexing of a collection is.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct IndexingReport {
-    /// Rows that no graph holds, of columns that have graphs, those that are being linked included:
+    /// Live rows that no graph holds, of columns that have graphs, those that are being linked included:
     /// they are scanned.
     pub rows_waiting: u64,
+    /// No work is due or under way: what waits now stays as it is until something is written.
+    pub is_settled: bool,
     /// Rows that the merge under way links.
     pub rows_linking: u64,
     /// How many of these are linked.
@@ -224,7 +226,8 @@ impl Collection {
         let mut report = MemoryReport {
             growing: growing.map(|view| view.bytes + u64::from(view.rows) * KEY_BYTES).sum(),
             keys: self.published.keys_bytes(),
-            builds: self.build_bytes.load(Ordering::Relaxed),
+            builds: self.seal_bytes.load(Ordering::Relaxed)
+                + self.merge_bytes.load(Ordering::Relaxed),
             ..MemoryReport::default()
         };
         for sealed in &snapshot.sealed {
@@ -243,11 +246,13 @@ impl Collection {
         let has_indexes = self.policy().index_rows_min.is_some();
         let flat = snapshot.sealed.iter().filter(|sealed| !sealed.has_index());
         let flat = flat.filter(|sealed| !self.is_beyond_indexing(sealed));
-        let flat: u64 = flat.map(|sealed| u64::from(sealed.rows())).sum();
+        let live = |rows: u32, deleted: u64| u64::from(rows).saturating_sub(deleted);
+        let flat: u64 = flat.map(|sealed| live(sealed.rows(), sealed.tombstones.deleted())).sum();
         let growing = snapshot.frozen.iter().chain(std::iter::once(&snapshot.growing));
-        let growing: u64 = growing.map(|view| u64::from(view.rows)).sum();
+        let growing: u64 = growing.map(|view| live(view.rows, view.deleted())).sum();
         let mut report = IndexingReport {
             rows_waiting: if has_indexes { flat + growing } else { 0 },
+            is_settled: self.is_settled(&snapshot),
             ..IndexingReport::default()
         };
         if let Some(merging) = &*self.merging.lock() {

@@ -144,7 +144,7 @@ impl Default for SegmentConfig {
 pub struct ComputeConfig {
     /// Threads that answer queries.
     pub search_threads: u32,
-    /// Threads that build indexes.
+    /// Threads that build an index, of each that is built at a time.
     pub build_threads: u32,
     /// Threads that write and sync logs; each serves many collections.
     pub write_threads: u32,

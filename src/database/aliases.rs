@@ -77,7 +77,9 @@ impl Database {
     }
 
     fn change_aliases_now(&self, changes: Vec<AliasChange>) -> Result<Aliases> {
-        let _changing = self.changing.lock();
+        // No collection of one of these names comes or goes meanwhile.
+        let _claim = self.changing.claim(changes.iter().map(|change| change.alias.clone()));
+        let _naming = self.naming.lock();
         self.check_open()?;
         let mut aliases = self.aliases();
         for AliasChange { alias, collection } in changes {
@@ -113,6 +115,7 @@ impl Database {
 
     /// Forgets the aliases of a collection that is gone.
     pub(super) fn drop_aliases_of(&self, collection: &str) -> Result<()> {
+        let _naming = self.naming.lock();
         let mut aliases = self.aliases();
         aliases.retain(|_, target| target != collection);
         match aliases.len() == self.aliases().len() {

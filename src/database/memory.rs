@@ -1,7 +1,7 @@
 //! What the process holds in memory beside its collections.
 
 use crate::memory::Memory;
-use crate::native::{AllocatorMemory, allocator_memory};
+use crate::native::{AllocatorMemory, allocator_memory, left_behind_bytes};
 
 /// Memory of the process in bytes, and the parts of it that belong to no collection; 0 where nothing
 /// tells.
@@ -19,6 +19,8 @@ pub struct ServerMemory {
     pub allocator: u64,
     /// What the process took before it opened a collection: its own data, threads and pools.
     pub base: u64,
+    /// Trainings whose collections are gone and which cannot be ended.
+    pub left_behind: u64,
 }
 
 /// What the process took before it opened a collection.
@@ -56,6 +58,7 @@ impl ServerMemory {
             forward_store: allocator.set_aside,
             allocator: allocator.unused.saturating_sub(base.unused),
             base: base.bytes,
+            left_behind: left_behind_bytes(),
         }
     }
 }

@@ -11,8 +11,10 @@
 //! ```
 
 mod aliases;
+mod changing;
 mod memory;
 mod verify;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ use crate::segment::{ForwardStore, check_indexes};
 use crate::storage::{Directory, Disk, FolderLock, RealDisk, replace_file};
 
 pub use aliases::{AliasChange, Aliases};
+use changing::Changing;
 use memory::Base;
 pub use memory::ServerMemory;
 pub use verify::{CollectionReport, VerifyReport, verify};
@@ -51,9 +54,12 @@ pub struct Database {
     compute: Arc<Compute>,
     embedding: Embedding,
     forward: ForwardStore,
+    /// Held for moments only: nothing is read, written or waited for under it.
     catalog: RwLock<Catalog>,
-    /// Creations and removals, one at a time.
-    changing: Mutex<()>,
+    /// Names of collections that are being created, altered or dropped.
+    changing: Changing,
+    /// Held while the aliases are read, written and shown.
+    naming: Mutex<()>,
     magic_number: u64,
     is_closed: AtomicBool,
     ticker: Arc<Ticker>,
@@ -65,6 +71,8 @@ pub struct Database {
 #[derive(Default)]
 struct Catalog {
     open: BTreeMap<String, Arc<Collection>>,
+    /// Collections that are being created.
+    creating: u64,
     /// Collections that could not be opened: name (or folder where not even that could be read), why.
     unserved: BTreeMap<String, String>,
     aliases: Aliases,
@@ -144,7 +152,8 @@ impl Database {
             config: Arc::new(config.clone()),
             magic_number: new_magic_number(),
             catalog: RwLock::default(),
-            changing: Mutex::new(()),
+            changing: Changing::default(),
+            naming: Mutex::new(()),
             is_closed: AtomicBool::new(false),
             ticker: Arc::default(),
             _lock: lock,
@@ -254,11 +263,23 @@ impl Database {
     fn create_now(&self, mut new: NewCollection) -> Result<()> {
         // Before the lock: opening a model takes seconds.
         new.columns.iter_mut().try_for_each(|column| self.embedding.models().complete(column))?;
-        let _changing = self.changing.lock();
+        let _claim = self.changing.claim([new.name.clone()]);
         self.check_open()?;
         let schema = CollectionSchema::new(new, &self.schema_limits(), |name| self.has(name))?;
         check_indexes(&schema)?;
-        let count = self.catalog.read().open.len() as u64;
+        self.take_place()?;
+        let name = schema.name.clone();
+        let made = self.make_collection(schema);
+        let mut catalog = self.catalog.write();
+        catalog.creating -= 1;
+        catalog.open.insert(name, made?);
+        Ok(())
+    }
+
+    /// Counts a collection that is being created among those there are, or refuses it.
+    fn take_place(&self) -> Result<()> {
+        let mut catalog = self.catalog.write();
+        let count = catalog.open.len() as u64 + catalog.creating;
         if count >= u64::from(self.config.limits.collections_max) {
             return Err(Error::LimitExceeded {
                 what: "number of collections",
@@ -267,6 +288,11 @@ impl Database {
                 setting: "limits.collections_max",
             });
         }
+        catalog.creating += 1;
+        Ok(())
+    }
+
+    fn make_collection(&self, schema: CollectionSchema) -> Result<Arc<Collection>> {
         let folder = collection_folder(&self.data, &schema.uuid);
         let name = schema.name.clone();
         Collection::create(&self.disk, &folder, schema)?;
@@ -276,8 +302,7 @@ impl Database {
             }
         })?;
         tracing::info!(collection = name, "collection created");
-        self.catalog.write().open.insert(name, collection);
-        Ok(())
+        Ok(collection)
     }
 
     fn schema_limits(&self) -> SchemaLimits {
@@ -300,14 +325,15 @@ impl Database {
     }
 
     fn alter_now(&self, name: &str, change: Alteration) -> Result<Arc<Collection>> {
-        let _changing = self.changing.lock();
-        let old = self.collection(name)?;
+        let name = self.collection(name)?.schema().name.clone();
+        let _claim = self.changing.claim([name.clone()]);
+        // Whoever had the name before may have dropped or altered it.
+        let old = self.collection_named(&name)?;
         let schema = old.schema().altered(change, &self.schema_limits())?;
         check_indexes(&schema)?;
         if schema == *old.schema() {
             return Ok(old);
         }
-        let name = schema.name.clone();
         old.redeclare(schema)?;
         let opened = self.open_collection(old.folder());
         let mut catalog = self.catalog.write();
@@ -333,7 +359,7 @@ impl Database {
     }
 
     fn drop_now(&self, name: &str) -> Result<()> {
-        let _changing = self.changing.lock();
+        let _claim = self.changing.claim([name.to_owned()]);
         let collection = self.collection(name)?;
         if collection.schema().name != name {
             let detail = format!(
@@ -375,6 +401,13 @@ impl Database {
         })
     }
 
+    /// An open collection, by its name alone.
+    fn collection_named(&self, name: &str) -> Result<Arc<Collection>> {
+        self.check_open()?;
+        let found = self.catalog.read().open.get(name).cloned();
+        found.ok_or_else(|| Error::CollectionNotFound { name: name.to_owned() })
+    }
+
     /// True when a collection or an alias has that name; the collection need not be served.
     pub fn has(&self, name: &str) -> bool {
         let catalog = self.catalog.read();
@@ -412,10 +445,12 @@ impl Database {
         self.is_closed.store(true, Ordering::SeqCst);
         *self.ticker.is_stopped.lock() = true;
         self.ticker.wake.notify_all();
-        let _changing = self.changing.lock();
-        for collection in self.collections() {
-            collection.close();
-        }
+        // All at once: each then has its work ended by the time that it is waited for.
+        self.collections().iter().for_each(|collection| collection.stop());
+        self.changing.wait_until_none();
+        let collections = self.collections();
+        collections.iter().for_each(|collection| collection.stop());
+        collections.iter().for_each(|collection| collection.close());
         self.forward.flush();
     }
 }

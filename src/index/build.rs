@@ -333,7 +333,13 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
                     break;
                 }
                 let chunk = &rest[..CHUNK.min(rest.len())];
-                chunk.iter().for_each(|node| self.insert(*node, &mut worker));
+                for node in chunk {
+                    // A node of many dimensions takes milliseconds.
+                    if run.stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    self.insert(*node, &mut worker);
+                }
                 run.done.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             }
         });

@@ -355,6 +355,9 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         let count = self.vectors.count() as u32;
         let (mut near, mut ranks) = (Shortlist::new(SHORTLIST), Vec::new());
         for first in (0..count).step_by(RUN as usize) {
+            if self.run.stop.load(Ordering::Relaxed) {
+                return None;
+            }
             let run = first..(first + RUN).min(count);
             let ids: Vec<u32> = run.filter(|id| *id != node).collect();
             ranker.rank(&ids, &mut ranks);

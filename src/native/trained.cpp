@@ -29,6 +29,7 @@
 #include <faiss/index_io.h>
 
 #include "guard.hpp"
+#include "interrupt.hpp"
 #include "trained_mend.hpp"
 #include "trained_check.hpp"
 
@@ -50,13 +51,19 @@ void search_in_threads(
     std::atomic<faiss::idx_t> next{0};
     std::exception_ptr failure;
     std::mutex failing;
+    // No exception may leave a parallel region of faiss's.
+    const bool* flag = omp_get_level() == 0 ? voisin::watched() : nullptr;
     auto work = [&] {
         ThreadLimit limit(1);
+        voisin::Watched watched(flag);
         try {
             for (;;) {
                 faiss::idx_t first = next.fetch_add(BLOCK);
                 if (first >= count) {
                     return;
+                }
+                if (voisin::is_interrupted()) {
+                    throw std::runtime_error("interrupted");
                 }
                 index.search(
                         std::min(BLOCK, count - first),

@@ -183,8 +183,12 @@ impl TrainedIndex {
         vectors: impl Iterator<Item = &'a [u8]>,
         threads: usize,
     ) -> NativeResult<()> {
-        let floats = self.floats(vectors);
-        if floats.is_empty() { Ok(()) } else { self.index.train(&floats, threads) }
+        self.train_floats(&self.floats(vectors), threads)
+    }
+
+    /// Trains with what [`TrainedIndex::floats`] made of vectors.
+    pub fn train_floats(&mut self, floats: &[f32], threads: usize) -> NativeResult<()> {
+        if floats.is_empty() { Ok(()) } else { self.index.train(floats, threads) }
     }
 
     /// Appends vectors as the column stores them, on up to `threads` threads; ids continue from
@@ -194,16 +198,21 @@ impl TrainedIndex {
         vectors: impl Iterator<Item = &'a [u8]>,
         threads: usize,
     ) -> NativeResult<()> {
-        let floats = self.floats(vectors);
+        self.add_floats(&self.floats(vectors), threads)
+    }
+
+    /// Appends what [`TrainedIndex::floats`] made of vectors. After an error the index must be dropped.
+    pub fn add_floats(&mut self, floats: &[f32], threads: usize) -> NativeResult<()> {
         if floats.is_empty() {
             return Ok(());
         }
-        self.index.add(&floats, threads)?;
+        self.index.add(floats, threads)?;
         self.len += floats.len() / self.space.dimension as usize;
         Ok(())
     }
 
-    fn floats<'a>(&self, vectors: impl Iterator<Item = &'a [u8]>) -> Vec<f32> {
+    /// Vectors as the column stores them, one after the other as the index takes them.
+    pub fn floats<'a>(&self, vectors: impl Iterator<Item = &'a [u8]>) -> Vec<f32> {
         let (mut one, mut floats) = (Vec::new(), Vec::new());
         vectors.for_each(|vector| self.space.decode(vector, &mut one, &mut floats));
         floats

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arrow_buffer::{BooleanBuffer, MutableBuffer, ScalarBuffer};
 
@@ -26,6 +25,8 @@ use crate::native::{TrainedIndex, read_links};
 use crate::schema::{ForwardRow, RecallCurve};
 use crate::storage::ChecksumWriter;
 
+/// Rows between two looks whether to go on.
+const LOOK_ROWS: usize = 1_024;
 /// Bytes of vectors of a batch of rows that have many.
 const BATCH_BYTES: usize = 8 << 20;
 
@@ -240,14 +241,16 @@ fn write_rows(
     let rows = batch_rows(context, &all);
     let path = folder.join(&name);
     let mut writer = RowsWriter::create(&*context.disk, &path, schema, kinds, rows)?;
+    writer.end_by(&context.stop);
     for chunk in all.chunks(rows) {
-        if plan.run.stop.load(Ordering::Relaxed) {
-            return Err(Error::Stopping);
+        context.check_running()?;
+        let mut forward = Vec::new();
+        if !schema.forward_columns.is_empty() {
+            for part in chunk.chunks(LOOK_ROWS) {
+                context.check_running()?;
+                forward.extend(part.iter().map(|(source, row)| source.forward(*row)));
+            }
         }
-        let forward: Vec<ForwardRow> = match schema.forward_columns.is_empty() {
-            true => Vec::new(),
-            false => chunk.iter().map(|(source, row)| source.forward(*row)).collect(),
-        };
         writer.write(&gather(context, chunk)?, &forward)?;
     }
     let (bytes, crc32c) = writer.finish()?;
@@ -296,7 +299,10 @@ fn gather(context: &SegmentContext, chunk: &[(&MergeSource, u32)]) -> Result<Row
             continue;
         }
         let mut present = Vec::with_capacity(chunk.len());
-        for (source, row) in chunk {
+        for (place, (source, row)) in chunk.iter().enumerate() {
+            if place.is_multiple_of(LOOK_ROWS) {
+                context.check_running()?;
+            }
             let vector = source.vectors_of(position, *row);
             match vector {
                 Some(vector) => data.extend_from_slice(vector),

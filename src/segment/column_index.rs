@@ -109,8 +109,11 @@ impl ColumnIndex {
                 Ok(HnswGraph::new(&links))
             };
             let (graph, (codes, found)) = rayon::join(read_graph, || {
-                rayon::join(|| Codes::new(column, vectors.iter()), || Copies::of(&vectors))
+                let codes = || Codes::new(column, vectors.iter_until(&context.stop));
+                rayon::join(codes, || Copies::of(&vectors))
             });
+            // Codes of a part of the vectors are of no use.
+            context.check_running()?;
             copies = found.map(|mut copies| {
                 copies.sort_by_key(|node| vectors.key(node));
                 copies

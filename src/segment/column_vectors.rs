@@ -1,7 +1,12 @@
 //! The vectors of one index column of a sealed segment, numbered as the nodes of its index are.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::rows_file::RowsFile;
 use crate::index::Vectors;
+
+/// Vectors between two looks whether to go on.
+const LOOK: u32 = 256;
 
 /// The vectors of an index column, row after row; rows without one are left out.
 pub(super) struct ColumnVectors<'a> {
@@ -34,6 +39,46 @@ impl<'a> ColumnVectors<'a> {
         (0..self.count()).map(|node| self.get(node as u32))
     }
 }
+
+impl<'a> ColumnVectors<'a> {
+    /// The same until the flag is set: there are fewer then than it says there are, and whoever asked
+    /// must throw away what it made of them.
+    pub fn iter_until<'b>(
+        &'b self,
+        stop: &'b AtomicBool,
+    ) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + 'b {
+        Until { inner: self.iter(), stop, looked: 0 }
+    }
+}
+
+/// Ends when a flag is set.
+#[derive(Clone)]
+struct Until<'b, I> {
+    inner: I,
+    stop: &'b AtomicBool,
+    looked: u32,
+}
+
+impl<I: Iterator> Iterator for Until<'_, I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        if self.looked == 0 {
+            if self.stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            self.looked = LOOK;
+        }
+        self.looked -= 1;
+        self.inner.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inner.size_hint()
+    }
+}
+
+impl<I: ExactSizeIterator> ExactSizeIterator for Until<'_, I> {}
 
 impl Vectors for ColumnVectors<'_> {
     fn count(&self) -> usize {

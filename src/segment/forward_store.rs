@@ -203,7 +203,10 @@ impl ForwardTree {
                 return false;
             }
         }
-        batch.insert(&key(segment.id, u32::MAX), &segment.mark());
+        // Not so where the values ended early.
+        if rows == segment.rows {
+            batch.insert(&key(segment.id, u32::MAX), &segment.mark());
+        }
         match guarded(|| tree.apply_batch(batch)) {
             Ok(()) => rows == segment.rows,
             Err(cause) => {

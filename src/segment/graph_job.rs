@@ -40,7 +40,10 @@ impl GraphJob<'_> {
             let detail = format!("a graph of {known} nodes cannot be extended to {count}");
             return Err(Error::damaged(&self.path, 0, detail));
         }
-        match Codes::new(self.column, self.vectors.iter()) {
+        let codes = Codes::new(self.column, self.vectors.iter_until(self.run.stop));
+        // Codes of a part of the vectors are of no use.
+        self.context.check_running()?;
+        match codes {
             Some(codes) => {
                 let space = CodeSpace::new(&codes, self.column, &self.vectors);
                 self.build_in(&space, Some(&codes))
@@ -77,6 +80,7 @@ impl GraphJob<'_> {
         let graph =
             GraphFile { params: &self.params, levels: builder.levels(), entry: builder.entry() };
         let mut file = ChecksumWriter::create(&*self.context.disk, &self.path)?;
+        file.end_by(&self.context.stop);
         let written = graph.write(&mut file, builder.all_links(), self.vectors.iter())?;
         written.map_err(|e| Error::io("write", &self.path, &e))?;
         Ok((file, recall))

@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float16Type, Float32Type, Int8Type, Int16Type, UInt64Type};
@@ -143,6 +144,11 @@ impl RowsWriter {
             path: path.to_path_buf(),
             writer,
         })
+    }
+
+    /// Fails soon once the flag is set.
+    pub fn end_by(&mut self, stop: &Arc<AtomicBool>) {
+        self.writer.get_mut().end_by(stop);
     }
 
     /// Writes one batch; all but the last must have as many rows as was said.

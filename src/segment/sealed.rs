@@ -43,7 +43,24 @@ pub struct SegmentContext {
     pub filter_index_rows_min: u32,
     /// Indexes that are not to be touched.
     pub suspects: Arc<Suspects>,
+    /// Set when work on segments should end early, with [`Error::Stopping`].
+    pub stop: Arc<AtomicBool>,
 }
+
+impl SegmentContext {
+    /// True when work on segments should end early.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Ends work that should end early.
+    pub(super) fn check_running(&self) -> Result<()> {
+        if self.is_stopping() { Err(Error::Stopping) } else { Ok(()) }
+    }
+}
+
+/// Bytes whose checksum is taken between two looks whether to go on.
+const CHECKED_BYTES: usize = 16 << 20;
 
 /// Fewer vectors are scanned as quickly without codes.
 const FLAT_CODES_ROWS_MIN: usize = 1_024;
@@ -94,6 +111,7 @@ pub struct Sealed {
     /// What recent filters let through.
     filters: FilterCache,
     forward: ForwardTree,
+    stop: Arc<AtomicBool>,
     stored: StoredSegment,
     /// The forward store holds just this segment's values.
     is_stored: AtomicBool,
@@ -115,7 +133,11 @@ pub(super) fn map_verified(
         let detail = format!("{} bytes, the manifest says {}", bytes.len(), file.bytes);
         return Err(Error::damaged(&path, bytes.len() as u64, detail));
     }
-    let crc = crc32c::crc32c(&bytes);
+    let mut crc = 0;
+    for part in bytes.chunks(CHECKED_BYTES) {
+        context.check_running()?;
+        crc = crc32c::crc32c_append(crc, part);
+    }
     if crc != file.crc32c {
         let detail = format!("CRC-32C {crc:08x}, the manifest says {:08x}", file.crc32c);
         return Err(Error::damaged(&path, 0, detail));
@@ -158,6 +180,9 @@ impl Sealed {
                 Tombstones::from_marks(marks)
             }
         };
+        let flat = flat_codes(context, &rows, &indexes);
+        // Codes of a part of the vectors are of no use.
+        context.check_running()?;
         let stored =
             StoredSegment { id: entry.id, rows: rows.rows, crc32c: entry.rows_file.crc32c };
         Ok(Sealed {
@@ -168,7 +193,7 @@ impl Sealed {
             file_bytes: entry.files().map(|file| file.bytes).sum(),
             is_stored: AtomicBool::new(context.forward.has_segment(stored)),
             stored,
-            flat: flat_codes(context, &rows, &indexes),
+            flat,
             is_indexable: rows.rows >= context.filter_index_rows_min,
             filters: FilterCache::default(),
             forward_indexes: rows.kinds.iter().map(|_| ForwardIndex::default()).collect(),
@@ -177,6 +202,7 @@ impl Sealed {
             indexes,
             has_left_out,
             forward: context.forward.clone(),
+            stop: context.stop.clone(),
         })
     }
 
@@ -356,12 +382,14 @@ impl Sealed {
         &self.rows.kinds
     }
 
-    /// Fills the forward store from the segment's own file, unless it holds the segment already.
+    /// Fills the forward store from the segment's own file, unless it holds the segment already. Ends
+    /// early, to be begun anew by whoever opens the segment next, when background work ends.
     pub fn fill_forward_store(&self) {
         if self.rows.kinds.is_empty() || self.is_stored.load(Ordering::Acquire) {
             return;
         }
-        let values = (0..self.rows()).map(|row| self.filed_forward(row));
+        let rows = (0..self.rows()).take_while(|_| !self.stop.load(Ordering::Relaxed));
+        let values = rows.map(|row| self.filed_forward(row));
         let is_stored = self.forward.put_segment(self.stored, values);
         self.is_stored.store(is_stored, Ordering::Release);
     }
@@ -388,7 +416,7 @@ fn flat_codes(
                 return None;
             }
             let vectors = ColumnVectors::new(rows, position);
-            let codes = Codes::new(column, vectors.iter())?;
+            let codes = Codes::new(column, vectors.iter_until(&context.stop))?;
             Some(FlatCodes { codes, row_of_id: vectors.row_of_id })
         };
     columns.map(of_column).collect()

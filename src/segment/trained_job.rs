@@ -7,7 +7,7 @@ use super::column_vectors::ColumnVectors;
 use super::sealed::SegmentContext;
 use crate::error::Error;
 use crate::index::{BuildRun, Codes, GRAPH_LADDER, Probe, RecallSample, Vectors};
-use crate::native::{NativeError, TrainedIndex, TrainedSpace, Tuning};
+use crate::native::{NativeError, NativeResult, TrainedIndex, TrainedSpace, Tuning, run_apart};
 use crate::schema::{Effort, RECALL_TARGET, Reach, RecallCurve, RecallPoint, Recipe, VectorColumn};
 use crate::storage::ChecksumWriter;
 
@@ -73,8 +73,9 @@ impl TrainedJob<'_> {
             None => (self.trained(lists)?, None),
         };
         let known = before.as_ref().map_or(0, |_| index.len());
-        self.fill(&mut index)?;
-        let codes = Codes::new(self.column, self.vectors.iter());
+        index = self.filled(index)?;
+        let codes = Codes::new(self.column, self.vectors.iter_until(self.run.stop));
+        self.check_stop()?;
         let _coded = self.run.hold(codes.as_ref().map_or(0, Codes::memory_bytes));
         let sample = RecallSample::take(self.column, &self.vectors, codes.as_ref(), self.run);
         self.check_stop()?;
@@ -84,8 +85,7 @@ impl TrainedJob<'_> {
             let before = before.filter(|_| known < count);
             if before.is_some_and(|before| self.has_drifted(&before, &recall)) {
                 let _held = self.run.hold(count * row_bytes as usize);
-                let mut fresh = self.trained(lists)?;
-                self.fill(&mut fresh)?;
+                let fresh = self.filled(self.trained(lists)?)?;
                 let again = self.measure(&fresh, sample, known)?;
                 let (column, was, is) = (&self.column.name, reached(&recall), reached(&again));
                 tracing::info!(
@@ -102,6 +102,7 @@ impl TrainedJob<'_> {
             self.warn_below_target(&recall);
         }
         let mut file = ChecksumWriter::create(&*self.context.disk, &self.path)?;
+        file.end_by(&self.context.stop);
         let written = index.write(&mut file)?;
         written.map_err(|e| Error::io("write", &self.path, &e))?;
         Ok((file, recall))
@@ -131,32 +132,53 @@ impl TrainedJob<'_> {
             );
         }
         let wanted = self.recipe.training_rows(lists, count as u64) as usize;
-        let _held = self.run.hold(wanted * 4 * self.column.dimension as usize);
-        let rows = (0..wanted).map(|place| self.vectors.get((place * count / wanted) as u32));
-        self.on_pool(|threads| index.train(rows, threads))?;
-        Ok(index)
+        let bytes = wanted * 4 * self.column.dimension as usize;
+        let _held = self.run.hold(bytes);
+        let floats = self.floats(&index, (0..wanted).map(|place| place * count / wanted))?;
+        let train = move |threads| index.train_floats(&floats, threads).map(|()| index);
+        self.apart(bytes as u64, train)
     }
 
     /// Adds the vectors that the index lacks.
-    fn fill(&self, index: &mut TrainedIndex) -> Outcome<()> {
+    fn filled(&self, mut index: TrainedIndex) -> Outcome<TrainedIndex> {
         let count = self.vectors.count();
+        let vector_bytes = self.column.vector_bytes().unwrap_or(0) as u64;
+        let row_bytes = self.column.index.row_bytes(self.column.dimension, vector_bytes);
         let block = (BLOCK_BYTES / (4 * self.column.dimension as usize)).max(1);
         while index.len() < count {
             self.check_stop()?;
             let nodes = index.len()..count.min(index.len() + block);
             let added = nodes.len() as u64;
-            let rows = nodes.map(|node| self.vectors.get(node as u32));
-            self.on_pool(|threads| index.add(rows, threads))?;
+            let floats = self.floats(&index, nodes)?;
+            let bytes = count as u64 * row_bytes + 4 * floats.len() as u64;
+            let add = move |threads| index.add_floats(&floats, threads).map(|()| index);
+            index = self.apart(bytes, add)?;
             self.run.done.fetch_add(added, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(index)
     }
 
-    /// Runs native work on a thread of the build pool: the threads that it starts there have the
-    /// pool's priority.
-    fn on_pool<T: Send>(&self, work: impl FnOnce(usize) -> T + Send) -> T {
-        let pool = self.run.pool;
-        pool.install(|| work(pool.current_num_threads()))
+    /// Vectors as the index takes them.
+    fn floats(&self, index: &TrainedIndex, nodes: impl Iterator<Item = usize>) -> Outcome<Vec<f32>> {
+        let nodes = nodes.take_while(|_| !self.run.stop.load(Ordering::Relaxed));
+        let floats = index.floats(nodes.map(|node| self.vectors.get(node as u32)));
+        self.context.check_running()?;
+        Ok(floats)
+    }
+
+    /// Runs native work on a thread of its own, which holds so many bytes, and waits for it or until the
+    /// build should end: then it is left behind. Not on a thread of the pool: work of others would wait
+    /// for it there.
+    fn apart<T: Send + 'static>(
+        &self,
+        bytes: u64,
+        work: impl FnOnce(usize) -> NativeResult<T> + Send + 'static,
+    ) -> Outcome<T> {
+        let threads = self.run.pool.current_num_threads();
+        match run_apart(self.run.stop, bytes, move || work(threads))? {
+            Some(made) => Ok(made?),
+            None => Err(Error::Stopping.into()),
+        }
     }
 
     fn check_stop(&self) -> Outcome<()> {

@@ -12,7 +12,7 @@ OPERATIONS = {
     "ListCollections": "listCollections", "AlterCollection": "alterCollection", "DropCollection": "dropCollection",
     "ChangeAliases": "changeAliases", "Write": "writeRows", "WriteStream": "writeRows", "Delete": "deleteRows",
     "Query": "query", "Get": "getRows", "Read": "readRows", "Scroll": "scrollRows", "Count": "countRows",
-    "Stats": "collectionStats", "ListModels": "listModels", "EmbedImages": "embedImages", "WriteImages": "writeImages",
+    "Stats": "collectionStats", "WaitIndexed": "waitIndexed", "ListModels": "listModels", "EmbedImages": "embedImages", "WriteImages": "writeImages",
     "SearchByImage": "searchByImage",
 }
 #: Where the fields of each message are: schemas of the document, or none where the message has another form.
@@ -30,7 +30,7 @@ SCHEMAS = {
     "GetRequest": ["Keys"], "ReadRequest": ["Reading"], "ScrollRequest": ["Page"], "ScrollReply": ["Scrolled"],
     "CountRequest": ["Selection"], "CountReply": ["Count"], "Rows": ["Row"],
     "StatsRequest": [], "StatsReply": ["Stats"], "Indexing": ["Indexing"], "CollectionMemory": ["CollectionMemory"],
-    "ServerMemory": ["ServerMemory"],
+    "ServerMemory": ["ServerMemory"], "WaitIndexedRequest": ["Waiting"], "WaitIndexedReply": ["Waited"],
     "ListModelsRequest": [], "ListModelsReply": ["Models"], "Model": ["Model"], "EmbedImagesRequest": ["EmbedParts", "Embed"],
     "EmbedImagesReply": ["Vectors"], "ImageFailure": ["ImageFailure"], "Thumbnails": ["Thumbnails"],
     "WriteImagesRequest": ["WriteParts", "ImageRows", "ImageRow"], "SearchByImageRequest": ["SearchParts"],
@@ -43,7 +43,8 @@ SCHEMAS = {
 RENAMED = {
     ("CreateCollectionRequest", "name"): None, ("AlterCollectionRequest", "name"): None,
     **{(message, "collection"): None for message in (
-        "WriteRequest", "WriteImagesRequest", "DeleteRequest", "QueryRequest", "GetRequest", "ReadRequest", "ScrollRequest", "CountRequest")},
+        "WriteRequest", "WriteImagesRequest", "DeleteRequest", "QueryRequest", "GetRequest", "ReadRequest", "ScrollRequest", "CountRequest",
+        "WaitIndexedRequest")},
     # `false` for it.
     ("AlterCollectionRequest", "no_ttl"): "ttl",
     # Row by row instead of column by column.

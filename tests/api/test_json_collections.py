@@ -114,9 +114,19 @@ def test_aliases_stand_for_collections_and_move_all_at_once(api, filled, name):
 def test_statistics_tell_rows_indexing_and_memory(api, filled):
     stats = api.ok("GET", f"{filled}/stats")
     assert (stats["rows"], stats["segments"]) == (10, 1)
-    assert stats["indexing"]["rows_waiting"] == 10
+    assert (stats["indexing"]["rows_waiting"], stats["indexing"]["settled"]) == (10, True)
     assert stats["memory"]["total"] == sum(v for k, v in stats["memory"].items() if k != "total") > 0
     assert stats["server_memory"]["anonymous"] > 0
+
+
+def test_a_collection_is_waited_for(api, filled):
+    told = api.ok("POST", f"{filled}/wait-indexed")
+    assert (told["indexing"]["rows_waiting"], told["indexing"]["settled"]) == (10, True)
+    assert api.ok("POST", f"{filled}/wait-indexed", {"timeout_ms": 0}) == told
+    assert api.ok("GET", f"{filled}/stats")["indexing"] == told["indexing"]
+    api.refused(413, "OUT_OF_RANGE", "POST", f"{filled}/wait-indexed", {"timeout_ms": 3_600_001})
+    api.refused(400, "INVALID_ARGUMENT", "POST", f"{filled}/wait-indexed", {"timeout_s": 1})
+    api.refused(404, "NOT_FOUND", "POST", f"{filled}x/wait-indexed", {})
 
 
 def test_one_of_many_creators_of_a_name_succeeds(server, at):

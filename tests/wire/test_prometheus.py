@@ -73,7 +73,8 @@ def test_collections_tell_rows_segments_and_memory_until_they_are_dropped(server
     assert at(after, "voisin_collection_rows", collection=name) == 99
     assert at(after, "voisin_collection_segments", collection=name, state="growing") == 1
     assert at(after, "voisin_collection_segments", collection=name, state="sealed") == 0
-    assert at(after, "voisin_collection_indexing_rows", collection=name, state="waiting") == 100
+    assert at(after, "voisin_collection_indexing_rows", collection=name, state="waiting") == 99
+    assert at(after, "voisin_collection_settled", collection=name) == 1
     assert moved(before, after, "voisin_collection_memory_bytes", collection=name, part="growing") >= 100 * 8
     assert at(after, "voisin_collections", state="served") >= 1
     accepted(wire.drop_collection(named(name)))

@@ -22,7 +22,7 @@ pub(super) use native_collection::{
 pub(super) use native_query::{filter, metric, native_query, query_reply, wire_metric};
 pub(super) use query::{Timeline, debug_info, document, knn_request, results};
 pub(super) use rows::{column_choice, rows};
-pub(super) use stats::stats_reply;
+pub(super) use stats::{indexing_report, stats_reply};
 pub(super) use write::raw_write;
 
 use super::proto::proxima;

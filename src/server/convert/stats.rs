@@ -17,12 +17,7 @@ pub fn stats_reply(
         rows: stats.segments.iter().map(|segment| segment.live_rows).sum(),
         segments: stats.segments.iter().filter(|segment| segment.live_rows > 0).count() as u32,
         file_bytes: stats.segments.iter().map(|segment| segment.file_bytes).sum(),
-        indexing: Some(Indexing {
-            rows_waiting: indexing.rows_waiting,
-            rows_linking: indexing.rows_linking,
-            rows_linked: indexing.rows_linked,
-            seconds_left: indexing.seconds_left.unwrap_or(0.0),
-        }),
+        indexing: Some(indexing_report(indexing)),
         memory: Some(CollectionMemory {
             growing: memory.growing,
             codes: memory.codes,
@@ -40,6 +35,18 @@ pub fn stats_reply(
             forward_store: server.forward_store,
             allocator: server.allocator,
             base: server.base,
+            left_behind: server.left_behind,
         }),
+    }
+}
+
+/// How far the indexing of a collection is.
+pub fn indexing_report(indexing: IndexingReport) -> Indexing {
+    Indexing {
+        rows_waiting: indexing.rows_waiting,
+        rows_linking: indexing.rows_linking,
+        rows_linked: indexing.rows_linked,
+        seconds_left: indexing.seconds_left.unwrap_or(0.0),
+        settled: indexing.is_settled,
     }
 }

@@ -91,6 +91,7 @@ fn server(now: &Now, database: &Database) -> prometheus::Result<()> {
     memory.set(&["forward_store"], server.forward_store);
     memory.set(&["allocator"], server.allocator);
     memory.set(&["base"], server.base);
+    memory.set(&["left_behind"], server.left_behind);
     let limit = now.gauge("voisin_memory_limit_bytes", "What anonymous memory may become.", &[])?;
     limit.set(&[], server.limit);
 
@@ -160,6 +161,11 @@ fn collections(now: &Now, database: &Database) -> prometheus::Result<()> {
         "Rows that no index holds yet (waiting), and of these, those in the build under way (linking) and already in it (linked).",
         &["collection", "state"],
     )?;
+    let settled = now.gauge(
+        "voisin_collection_settled",
+        "1 where no sealing, merging or training is due or under way.",
+        &["collection"],
+    )?;
     let seconds_left = GaugeVec::new(
         Opts::new(
             "voisin_collection_indexing_seconds_left",
@@ -191,6 +197,7 @@ fn collections(now: &Now, database: &Database) -> prometheus::Result<()> {
         indexing.set(&[name, "waiting"], report.rows_waiting);
         indexing.set(&[name, "linking"], report.rows_linking);
         indexing.set(&[name, "linked"], report.rows_linked);
+        settled.set(&[name], u64::from(report.is_settled));
         if let Some(seconds) = report.seconds_left {
             seconds_left.with_label_values(&[name]).set(seconds);
         }

@@ -8,7 +8,7 @@ mod write;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -20,7 +20,8 @@ use super::proto::voisin_v1::{
     DropCollectionReply, DropCollectionRequest, EmbedImagesReply, EmbedImagesRequest, GetRequest,
     ListCollectionsReply, ListCollectionsRequest, ListModelsReply, ListModelsRequest, QueryReply,
     QueryRequest, ReadRequest, Rows, ScrollReply, ScrollRequest, SearchByImageReply,
-    SearchByImageRequest, StatsReply, StatsRequest, WriteAck, WriteImagesRequest, WriteRequest,
+    SearchByImageRequest, StatsReply, StatsRequest, WaitIndexedReply, WaitIndexedRequest, WriteAck,
+    WriteImagesRequest, WriteRequest,
 };
 use super::{Phases, convert, limits, status};
 use crate::config::LimitsConfig;
@@ -151,6 +152,20 @@ impl Voisin for Native {
             )
         });
         answer("Stats", reply)
+    }
+
+    async fn wait_indexed(&self, request: Request<WaitIndexedRequest>) -> Reply<WaitIndexedReply> {
+        let WaitIndexedRequest { collection, timeout_ms } = request.into_inner();
+        let patience = Duration::from_millis(timeout_ms);
+        let waited = tokio::select! {
+            waited = self.database.wait_indexed(&collection, patience) => waited,
+            // A stop waits for the calls in progress.
+            () = self.phases.clone().stopping() => Err(Error::Stopping),
+        };
+        let reply = waited.map(|collection| WaitIndexedReply {
+            indexing: Some(convert::indexing_report(collection.indexing())),
+        });
+        answer("WaitIndexed", reply)
     }
 
     async fn write_stream(

@@ -63,6 +63,7 @@ pub(super) fn routes(http: Http) -> Router<Http> {
         )
         .route("/aliases", get(collections::aliases).post(collections::change_aliases))
         .route("/collections/{name}/stats", get(stats::stats))
+        .route("/collections/{name}/wait-indexed", post(stats::wait_indexed))
         .route("/collections/{name}/query", post(query::query))
         .route("/collections/{name}/rows", post(write::write))
         .route("/collections/{name}/rows/{key}", get(read::get_one).delete(write::delete_one))

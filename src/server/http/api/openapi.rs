@@ -35,6 +35,7 @@ use super::{collections, images, keys, query, read, stats, write};
         collections::aliases,
         collections::change_aliases,
         stats::stats,
+        stats::wait_indexed,
         query::query,
         write::write,
         read::get_one,
@@ -88,7 +89,8 @@ impl Modify for Refusals {
         for (path, item) in &mut document.paths.paths {
             let is_named = path.contains('{') || path.ends_with("/aliases");
             for (_, operation) in operations_of(item) {
-                let is_optional = ["/count", "/read"].iter().any(|end| path.ends_with(end));
+                let is_optional =
+                    ["/count", "/read", "/wait-indexed"].iter().any(|end| path.ends_with(end));
                 if let Some(body) = &mut operation.request_body
                     && is_optional
                 {

@@ -1,14 +1,17 @@
 //! What a collection holds and what it takes.
 
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tonic::Request;
 use utoipa::ToSchema;
 
-use super::{Answer, Line, Outcome, message};
+use super::{Answer, Call, Line, Outcome, message};
 use crate::server::http::Http;
 use crate::server::proto::voisin_v1::voisin_server::Voisin;
 use crate::server::proto::voisin_v1::{self as wire};
+
+/// How long a wait is where nothing is said.
+const TIMEOUT_MS: u64 = 30_000;
 
 /// A collection's statistics at one moment.
 #[derive(Serialize, ToSchema)]
@@ -30,7 +33,7 @@ pub(super) struct Stats {
 /// How far the indexing of a collection is.
 #[derive(Serialize, ToSchema)]
 struct Indexing {
-    /// Rows that no graph holds yet, of collections that have graphs: queries scan them.
+    /// Live rows that no index holds, of collections that have indexes: queries scan them.
     rows_waiting: u64,
     /// Rows that are being linked into a graph now.
     rows_linking: u64,
@@ -38,6 +41,38 @@ struct Indexing {
     rows_linked: u64,
     /// Seconds until these are linked, going by those that are; 0 where nothing can be said.
     seconds_left: f64,
+    /// No sealing, merging or training is due or under way: what waits now stays as it is, being too few
+    /// rows to gain by an index.
+    settled: bool,
+}
+
+impl From<Option<wire::Indexing>> for Indexing {
+    fn from(indexing: Option<wire::Indexing>) -> Self {
+        let indexing = indexing.unwrap_or_default();
+        Indexing {
+            rows_waiting: indexing.rows_waiting,
+            rows_linking: indexing.rows_linking,
+            rows_linked: indexing.rows_linked,
+            seconds_left: indexing.seconds_left,
+            settled: indexing.settled,
+        }
+    }
+}
+
+/// How long to wait.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Waiting {
+    /// At most so many milliseconds, up to 3,600,000; 30,000 where nothing is said. At 0 the answer comes
+    /// at once.
+    #[schema(maximum = 3_600_000)]
+    timeout_ms: Option<u64>,
+}
+
+/// How far the indexing is when the wait is over.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Waited {
+    indexing: Indexing,
 }
 
 /// Memory of a collection in bytes; mapped files are not counted.
@@ -76,11 +111,12 @@ struct ServerMemory {
     allocator: u64,
     /// What the process took before it opened a collection.
     base: u64,
+    /// Trainings that could not be ended and whose collections have been dropped or altered.
+    left_behind: u64,
 }
 
 impl From<wire::StatsReply> for Stats {
     fn from(reply: wire::StatsReply) -> Self {
-        let indexing = reply.indexing.unwrap_or_default();
         let memory = reply.memory.unwrap_or_default();
         let server = reply.server_memory.unwrap_or_default();
         Stats {
@@ -88,12 +124,7 @@ impl From<wire::StatsReply> for Stats {
             rows: reply.rows,
             segments: reply.segments,
             file_bytes: reply.file_bytes,
-            indexing: Indexing {
-                rows_waiting: indexing.rows_waiting,
-                rows_linking: indexing.rows_linking,
-                rows_linked: indexing.rows_linked,
-                seconds_left: indexing.seconds_left,
-            },
+            indexing: reply.indexing.into(),
             memory: CollectionMemory {
                 growing: memory.growing,
                 codes: memory.codes,
@@ -111,6 +142,7 @@ impl From<wire::StatsReply> for Stats {
                 forward_store: server.forward_store,
                 allocator: server.allocator,
                 base: server.base,
+                left_behind: server.left_behind,
             },
         }
     }
@@ -127,4 +159,25 @@ pub(super) async fn stats(State(http): State<Http>, line: Line) -> Outcome<Answe
     let request = wire::StatsRequest { collection: line.name().to_owned() };
     let reply = message(http.native.stats(Request::new(request)).await)?;
     Ok(Answer::short(reply.into()))
+}
+
+/// Waits until a collection is indexed
+///
+/// Until no sealing, merging or training is due or under way, or until the time has passed. What would
+/// otherwise begin some seconds after the last write begins at once.
+#[utoipa::path(
+    post, path = "/api/v1/collections/{name}/wait-indexed", operation_id = "waitIndexed", tag = "collections",
+    params(("name" = String, Path, description = "The collection, or an alias.")),
+    request_body = Waiting,
+    responses((status = 200, description = "How far the indexing is.", body = Waited))
+)]
+pub(super) async fn wait_indexed(State(http): State<Http>, call: Call) -> Outcome<Answer<Waited>> {
+    call.line.takes(&[])?;
+    let waiting: Waiting = call.read_or_default()?;
+    let request = wire::WaitIndexedRequest {
+        collection: call.line.name().to_owned(),
+        timeout_ms: waiting.timeout_ms.unwrap_or(TIMEOUT_MS),
+    };
+    let reply = message(http.native.wait_indexed(Request::new(request)).await)?;
+    Ok(Answer::short(Waited { indexing: reply.indexing.into() }))
 }
