@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Collection;
+use super::{Collection, WrittenReport};
 
 /// Bytes of a growing row's key and delete mark.
 const KEY_BYTES: u64 = 16;
@@ -190,6 +190,11 @@ impl Collection {
             report.deletes += size_of_val(sealed.tombstones.marks()) as u64;
         }
         report
+    }
+
+    /// What was written.
+    pub fn written(&self) -> WrittenReport {
+        self.ledger.report()
     }
 
     /// How far indexing is.

@@ -22,6 +22,18 @@ pub(super) struct Stats {
     indexing: Indexing,
     memory: CollectionMemory,
     server_memory: ServerMemory,
+    bytes_written: BytesWritten,
+}
+
+/// Bytes that were written since the collection was opened.
+#[derive(Serialize, ToSchema)]
+struct BytesWritten {
+    /// What callers wrote: keys, vectors and forward values.
+    by_callers: u64,
+    /// What was written for it: log, segments, marks of deleted rows, manifests, forward values.
+    in_all: u64,
+    /// How many times as much that is; 0 where callers wrote nothing.
+    ratio: f64,
 }
 
 /// How far the indexing of a collection is.
@@ -80,6 +92,7 @@ impl From<wire::StatsReply> for Stats {
         let indexing = reply.indexing.unwrap_or_default();
         let memory = reply.memory.unwrap_or_default();
         let server = reply.server_memory.unwrap_or_default();
+        let written = reply.bytes_written.unwrap_or_default();
         Stats {
             rows: reply.rows,
             segments: reply.segments,
@@ -107,6 +120,11 @@ impl From<wire::StatsReply> for Stats {
                 forward_store: server.forward_store,
                 allocator: server.allocator,
                 base: server.base,
+            },
+            bytes_written: BytesWritten {
+                by_callers: written.by_callers,
+                in_all: written.in_all,
+                ratio: written.ratio,
             },
         }
     }
