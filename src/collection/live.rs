@@ -234,9 +234,10 @@ impl Collection {
 
     fn measure_live(&self) -> Result<()> {
         let snapshot = self.published.snapshot();
-        self.live.measured.lock().retain(|(segment, _), _| {
-            snapshot.sealed.iter().any(|sealed| sealed.id == *segment)
-        });
+        self.live
+            .measured
+            .lock()
+            .retain(|(segment, _), _| snapshot.sealed.iter().any(|sealed| sealed.id == *segment));
         for (place, column) in self.schema.columns.iter().enumerate() {
             if column.index == IndexKind::Flat {
                 continue;
@@ -259,12 +260,7 @@ impl Collection {
     }
 
     /// Measures queries in a segment that were not measured there. False when there is no more time.
-    fn measure_segment(
-        &self,
-        target: &Target<'_>,
-        kept: &[Asked],
-        sequence: u64,
-    ) -> Result<bool> {
+    fn measure_segment(&self, target: &Target<'_>, kept: &[Asked], sequence: u64) -> Result<bool> {
         let at = (target.sealed.id, target.place);
         let mut known = self.live.measured.lock().remove(&at).unwrap_or_default();
         known.retain(|number, _| kept.iter().any(|asked| asked.number == *number));
@@ -424,11 +420,7 @@ impl Target<'_> {
 }
 
 /// What queries found on average, by kind; `effort` says how those of a kind are searched by default.
-fn summary(
-    ladder: &[usize],
-    known: &OfSegment,
-    effort: impl Fn(Likeness) -> usize,
-) -> LiveRecall {
+fn summary(ladder: &[usize], known: &OfSegment, effort: impl Fn(Likeness) -> usize) -> LiveRecall {
     let of_kind = |kind: Likeness| -> Vec<&Measured> {
         known.values().filter(|measured| measured.likeness == kind).collect()
     };
@@ -488,8 +480,12 @@ mod tests {
         let live = summary(&[16, 64], &known, |_| 20);
         assert!(live.curve.points.is_empty());
         let expected = [(16, 0.5, 0.0), (64, 1.0, 0.5)];
-        let expected = expected
-            .map(|(ef_search, at_10, at_100)| RecallPoint { ef_search, at_1: Some(1.0), at_10, at_100 });
+        let expected = expected.map(|(ef_search, at_10, at_100)| RecallPoint {
+            ef_search,
+            at_1: Some(1.0),
+            at_10,
+            at_100,
+        });
         assert_eq!(live.curve.unlike, expected);
         assert_eq!(live.queries, (1, 30));
         assert!((live.recall - 0.5).abs() < 1e-6 && live.deviation > 0.05);

@@ -137,7 +137,11 @@ pub(super) fn leftovers(loaded: &Loaded) -> Result<Vec<PathBuf>> {
             (_, _, Some(number)) => loaded.log.files.iter().any(|file| file.0 == number),
             _ => {
                 name == super::live::FILE
-                    || Suspects::is_marker(&name, &loaded.manifest.schema, &loaded.manifest.segments)
+                    || Suspects::is_marker(
+                        &name,
+                        &loaded.manifest.schema,
+                        &loaded.manifest.segments,
+                    )
             }
         };
         if !is_ours {

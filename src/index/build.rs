@@ -70,8 +70,8 @@ pub struct BuildParams {
 
 /// Numbers of candidates that are measured, as long as a walk with so many is quicker than a scan.
 pub const GRAPH_LADDER: [u32; 20] = [
-    12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048, 3_072, 4_096, 6_144,
-    8_192,
+    12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1_024, 1_536, 2_048, 3_072, 4_096,
+    6_144, 8_192,
 ];
 
 /// Of the links of a node, one in so many is kept whatever covers it.
@@ -387,7 +387,8 @@ impl<'a, S: Space> GraphBuilder<'a, S> {
         let Some(refine_k) = sample.refine_k(REFINE_EFFORT, find) else {
             return RecallCurve::default();
         };
-        let is_useful = |effort: &&u32| !is_scan_quicker(**effort as usize, 2 * self.width, self.levels.len());
+        let is_useful =
+            |effort: &&u32| !is_scan_quicker(**effort as usize, 2 * self.width, self.levels.len());
         let ladder: Vec<u32> = GRAPH_LADDER.iter().take_while(is_useful).copied().collect();
         sample.curve(&ladder, refine_k, find)
     }

@@ -27,8 +27,7 @@ impl Copies {
         let mut hashes: Vec<(u64, u32)> =
             (0..vectors.count() as u32).into_par_iter().with_min_len(4_096).map(hash).collect();
         hashes.par_sort_unstable();
-        let mut copies =
-            Copies { group_of: HashMap::new(), starts: vec![0], members: Vec::new() };
+        let mut copies = Copies { group_of: HashMap::new(), starts: vec![0], members: Vec::new() };
         for run in hashes.chunk_by(|a, b| a.0 == b.0).filter(|run| run.len() > 1) {
             // Equal hashes are nearly always of equal vectors.
             let mut left: Vec<u32> = run.iter().map(|(_, node)| *node).collect();

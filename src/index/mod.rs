@@ -25,8 +25,8 @@ pub use build::{
     BuildParams, BuildRun, GRAPH_LADDER, GraphBuilder, HeldBytes, WIDER, is_scan_quicker,
 };
 pub use cells::Cells;
-pub use copies::Copies;
 pub use codes::{CodeRanker, Codes};
+pub use copies::Copies;
 pub use exact::{ScanTarget, scan};
 pub use graph::{BREADTH, HnswGraph, Ranker};
 pub use recall::{AnyRanker, Met, Probe, RecallSample, finalists};

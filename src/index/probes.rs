@@ -125,7 +125,8 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
             ProbeKind::Noise => Some(mask.into()),
             // A quarter of the bits turned.
             ProbeKind::Moved => {
-                let turned = one.iter().zip(&mask).map(|(a, mask)| a ^ (mask & self.rng.random::<u8>()));
+                let turned =
+                    one.iter().zip(&mask).map(|(a, mask)| a ^ (mask & self.rng.random::<u8>()));
                 Some(turned.collect())
             }
             ProbeKind::Row | ProbeKind::Far => None,
@@ -138,4 +139,3 @@ fn normal(rng: &mut StdRng) -> f64 {
     let (radius, angle): (f64, f64) = (rng.random_range(f64::MIN_POSITIVE..1.0), rng.random());
     (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
 }
-

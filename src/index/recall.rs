@@ -169,9 +169,8 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         }
         let mut sample = RecallSample { column, vectors, codes, run, queries: Vec::new() };
         // Spread over all rows, and not in step with anything that comes at regular intervals.
-        let node = |place: usize| {
-            (place * count / SAMPLE + place * 7_919 % (count / SAMPLE)) as u32
-        };
+        let node =
+            |place: usize| (place * count / SAMPLE + place * 7_919 % (count / SAMPLE)) as u32;
         let mut wanted: Vec<(ProbeKind, u32, Cow<'a, [u8]>)> = (0..SAMPLE)
             .map(|place| (ProbeKind::Row, node(place), Cow::Borrowed(vectors.vector(node(place)))))
             .collect();
@@ -192,9 +191,8 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
 
     /// The rows of the sample that are some of the nodes; `None` where too few are to tell anything.
     pub fn among(&self, nodes: Range<u32>) -> Option<Self> {
-        let is_among = |query: &&Sampled<'a>| {
-            query.kind == ProbeKind::Row && nodes.contains(&query.node)
-        };
+        let is_among =
+            |query: &&Sampled<'a>| query.kind == ProbeKind::Row && nodes.contains(&query.node);
         let queries: Vec<Sampled<'a>> = self.queries.iter().filter(is_among).cloned().collect();
         let RecallSample { column, vectors, codes, run, .. } = *self;
         let is_enough = queries.len() >= PART_MIN;
@@ -375,16 +373,21 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         // Ordered as its bits are: scores of these metrics are not negative, but for rounding.
         let key = |score: f32| score.max(0.0).to_bits();
         let mut nearest: BinaryHeap<u32> = BinaryHeap::with_capacity(MANY + 1);
-        bounds.scan(MANY, &Cancel::default(), |id| id != node, |id| {
-            nearest.push(key(score(query, self.vectors, id)));
-            if nearest.len() > MANY {
-                nearest.pop();
-            }
-            match nearest.peek() {
-                Some(last) if nearest.len() == MANY => f32::from_bits(*last),
-                _ => f32::INFINITY,
-            }
-        });
+        bounds.scan(
+            MANY,
+            &Cancel::default(),
+            |id| id != node,
+            |id| {
+                nearest.push(key(score(query, self.vectors, id)));
+                if nearest.len() > MANY {
+                    nearest.pop();
+                }
+                match nearest.peek() {
+                    Some(last) if nearest.len() == MANY => f32::from_bits(*last),
+                    _ => f32::INFINITY,
+                }
+            },
+        );
         nearest.into_sorted_vec().into_iter().map(f32::from_bits).collect()
     }
 }

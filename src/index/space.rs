@@ -192,8 +192,7 @@ impl<'a, V: Vectors> RowSpace<'a, V> {
     /// The space of these vectors.
     pub fn new(column: &'a VectorColumn, vectors: &'a V) -> Self {
         let is_product = column.metric == Metric::InnerProduct;
-        let (lifts, longest) =
-            if is_product { lifts(column, vectors) } else { (Vec::new(), 0.0) };
+        let (lifts, longest) = if is_product { lifts(column, vectors) } else { (Vec::new(), 0.0) };
         RowSpace { vectors, column, lifts, longest }
     }
 }

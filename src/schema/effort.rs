@@ -297,8 +297,7 @@ mod tests {
 
     #[test]
     fn queries_unlike_the_rows_have_a_measurement_of_their_own() {
-        let point =
-            |ef_search, at_10| RecallPoint { ef_search, at_1: None, at_10, at_100: at_10 };
+        let point = |ef_search, at_10| RecallPoint { ef_search, at_1: None, at_10, at_100: at_10 };
         let curve = RecallCurve {
             points: vec![point(10, 0.5), point(20, 1.0)],
             unlike: vec![point(10, 0.1), point(110, 0.6), point(210, 1.0)],
@@ -313,7 +312,10 @@ mod tests {
         assert!(!older.is_measured(Likeness::Unlike) && older.is_measured(Likeness::Like));
         let both = [Likeness::Like, Likeness::Unlike];
         let trials = both.map(|likeness| older.trial(Effort::Recall(0.9), 10, likeness));
-        assert_eq!(trials[1], Trial { candidates: 4 * trials[0].candidates, expected: None, ..trials[0] });
+        assert_eq!(
+            trials[1],
+            Trial { candidates: 4 * trials[0].candidates, expected: None, ..trials[0] }
+        );
     }
 
     #[test]

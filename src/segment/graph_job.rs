@@ -7,7 +7,8 @@ use super::column_vectors::ColumnVectors;
 use super::sealed::SegmentContext;
 use crate::error::{Error, Result};
 use crate::index::{
-    BuildParams, BuildRun, CodeSpace, Codes, Copies, GraphBuilder, RecallSample, RowSpace, Space, Vectors,
+    BuildParams, BuildRun, CodeSpace, Codes, Copies, GraphBuilder, RecallSample, RowSpace, Space,
+    Vectors,
 };
 use crate::native::{GraphFile, GraphParams, HnswLinks, ROWS_MAX};
 use crate::schema::{RecallCurve, VectorColumn};
@@ -65,8 +66,8 @@ impl GraphJob<'_> {
         let builder = GraphBuilder::new(space, density, self.base, copies.as_ref());
         let first = self.base.map_or(0, |base| base.levels().len()) as u32;
         let nodes: Vec<u32> = (first..self.vectors.count() as u32).collect();
-        let coded = codes.map_or(0, Codes::memory_bytes)
-            + copies.as_ref().map_or(0, Copies::memory_bytes);
+        let coded =
+            codes.map_or(0, Codes::memory_bytes) + copies.as_ref().map_or(0, Copies::memory_bytes);
         let _held = self.run.hold(builder.memory_bytes() + coded + size_of_val(&nodes[..]));
         if !builder.link(&nodes, &self.run) {
             return Err(Error::Stopping);

@@ -159,7 +159,11 @@ impl TrainedJob<'_> {
     }
 
     /// Vectors as the index takes them.
-    fn floats(&self, index: &TrainedIndex, nodes: impl Iterator<Item = usize>) -> Outcome<Vec<f32>> {
+    fn floats(
+        &self,
+        index: &TrainedIndex,
+        nodes: impl Iterator<Item = usize>,
+    ) -> Outcome<Vec<f32>> {
         let nodes = nodes.take_while(|_| !self.run.stop.load(Ordering::Relaxed));
         let floats = index.floats(nodes.map(|node| self.vectors.get(node as u32)));
         self.context.check_running()?;

@@ -34,9 +34,7 @@ impl Finding<'_> {
                 let share = self.allowed as f64 / trained.len().max(1) as f64;
                 // Sooner looked at than looked for: as many lists more are looked into as rows are fewer.
                 let is_sooner = match trained.tuning() {
-                    Tuning::Lists(lists) => {
-                        share * share <= probes as f64 / lists.max(1) as f64
-                    }
+                    Tuning::Lists(lists) => share * share <= probes as f64 / lists.max(1) as f64,
                     Tuning::Candidates | Tuning::Nothing => share <= ASK_SHARE,
                 };
                 let bytes = (self.allowed * search.vector.len()) as u64;

@@ -7,16 +7,16 @@ mod scan;
 
 use hashbrown::HashSet;
 
-use crate::segment::column_index::{ColumnIndex, IndexBody};
-use crate::segment::sealed::Sealed;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::segment::told::{RecallSource, Told};
 use crate::index::{
-    BREADTH, Best, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, finalists, is_scan_quicker,
-    to_score,
+    BREADTH, Best, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, finalists,
+    is_scan_quicker, to_score,
 };
 use crate::schema::{Effort, Likeness, Metric, Trial, promise};
+use crate::segment::column_index::{ColumnIndex, IndexBody};
+use crate::segment::sealed::Sealed;
+use crate::segment::told::{RecallSource, Told};
 use crate::simd::{Query, prefetch_bytes};
 
 pub use scan::{scan_growing, scan_sealed};
@@ -216,7 +216,8 @@ impl<'a> Finding<'a> {
         {
             return true;
         }
-        let is_kept = trial.is_enough || trial.expected.is_some_and(|share| share >= promise(target));
+        let is_kept =
+            trial.is_enough || trial.expected.is_some_and(|share| share >= promise(target));
         let row_bytes = match self.index.codes() {
             Some(codes) => codes.row_bytes(),
             None => self.search.vector.len(),
@@ -260,7 +261,8 @@ impl<'a> Finding<'a> {
     fn is_unlike(&self, found: &[Candidate]) -> bool {
         let k = self.search.k;
         let is_promised = matches!(self.search.effort, Effort::Recall(_));
-        if !is_promised || self.search.allowed.is_some() || self.search.likeness.is_some() || k == 0 {
+        if !is_promised || self.search.allowed.is_some() || self.search.likeness.is_some() || k == 0
+        {
             return false;
         }
         let mut scores: Vec<f32> = found.iter().map(|candidate| candidate.score).collect();

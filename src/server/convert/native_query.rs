@@ -8,11 +8,11 @@ use super::columnar::{known_element, value, wire_value};
 use super::rows::vector_columns;
 use crate::error::{Error, Result};
 use crate::query::{Hit, KnnReply, Votes};
-use crate::segment::RecallSource;
 use crate::schema::{
     Aggregation, AggregationKind, Examples, FilterParam, ForwardChoice, GroupBy, KnnRequest,
     Metric, QueryOptions, RawFilter, RawQueryVectors, ScoreShape, SearchParams, VectorColumn,
 };
+use crate::segment::RecallSource;
 
 /// A query; its column is "" where the caller named none. What a caller may have forgotten is refused
 /// here rather than taken for something.
