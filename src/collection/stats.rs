@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Collection, WrittenReport};
+use super::Collection;
 use crate::schema::IndexKind;
 use crate::segment::{Sealed, SegmentContext};
 
@@ -238,11 +238,6 @@ impl Collection {
             report.deletes += size_of_val(sealed.tombstones.marks()) as u64;
         }
         report
-    }
-
-    /// What was written.
-    pub fn written(&self) -> WrittenReport {
-        self.ledger.report()
     }
 
     /// How far indexing is.

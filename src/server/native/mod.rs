@@ -147,7 +147,6 @@ impl Voisin for Native {
                 &collection.stats(),
                 collection.indexing(),
                 collection.memory(),
-                collection.written(),
                 self.database.server_memory(),
                 collection.unindexed(),
             )

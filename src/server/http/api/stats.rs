@@ -28,18 +28,6 @@ pub(super) struct Stats {
     /// Why rows are scanned that an index would hold, but for what is yet to be done: indexes that are left
     /// out of service, columns whose indexes cannot be built, and fewer rows than training takes.
     unindexed: Vec<String>,
-    bytes_written: BytesWritten,
-}
-
-/// Bytes that were written since the collection was opened.
-#[derive(Serialize, ToSchema)]
-struct BytesWritten {
-    /// What callers wrote: keys, vectors and forward values.
-    by_callers: u64,
-    /// What was written for it: log, segments, marks of deleted rows, manifests, forward values.
-    in_all: u64,
-    /// How many times as much that is; 0 where callers wrote nothing.
-    ratio: f64,
 }
 
 /// How far the indexing of a collection is.
@@ -131,7 +119,6 @@ impl From<wire::StatsReply> for Stats {
     fn from(reply: wire::StatsReply) -> Self {
         let memory = reply.memory.unwrap_or_default();
         let server = reply.server_memory.unwrap_or_default();
-        let written = reply.bytes_written.unwrap_or_default();
         Stats {
             unindexed: reply.unindexed,
             rows: reply.rows,
@@ -156,11 +143,6 @@ impl From<wire::StatsReply> for Stats {
                 allocator: server.allocator,
                 base: server.base,
                 left_behind: server.left_behind,
-            },
-            bytes_written: BytesWritten {
-                by_callers: written.by_callers,
-                in_all: written.in_all,
-                ratio: written.ratio,
             },
         }
     }
