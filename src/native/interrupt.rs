@@ -159,7 +159,9 @@ mod tests {
         let (gate, opened) = channel::<()>();
         let stop = AtomicBool::new(true);
         let held = 12_345_678;
-        let made = run_apart(&stop, held, move || drop(opened.recv()));
+        let made = run_apart(&stop, held, move || {
+            let _ = opened.recv();
+        });
         assert!(matches!(made, Ok(None)));
         assert!(left_behind_bytes() >= held && RUNNING.load(Ordering::SeqCst) > 0);
         drop(gate);

@@ -1,0 +1,211 @@
+//! The nearest are found whatever the rows and the queries are: near-duplicates, identical rows, rows of
+//! unlike length, and queries that are no rows; and a reply says what is to be expected of it.
+
+mod engine;
+
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use engine::{NAME, busy_config, column, open, runtime};
+use voisin::collection::Collection;
+use voisin::config::{Config, Durability};
+use voisin::query::KnnReply;
+use voisin::schema::{
+    ElementType, KnnRequest, NewCollection, Operation, RawQueryVectors, RawRow, RawVector,
+    RawVectorMeta, RawWrite, SearchParams,
+};
+use voisin::segment::RecallSource;
+use voisin::storage::TestDisk;
+
+const DIMENSION: usize = 40;
+
+fn config() -> Config {
+    let mut config = busy_config(Durability::Process);
+    config.storage.log_file_bytes = 8 << 20;
+    config.segment.seal_rows_max = 20_000;
+    config.segment.graph_rows_min = 2_000;
+    config
+}
+
+fn normal(rng: &mut StdRng) -> f32 {
+    let (radius, angle): (f32, f32) = (rng.random_range(f32::MIN_POSITIVE..1.0), rng.random());
+    (-2.0 * radius.ln()).sqrt() * (std::f32::consts::TAU * angle).cos()
+}
+
+fn gaussian(rng: &mut StdRng, centre: &[f32], deviation: f32) -> Vec<f32> {
+    centre.iter().map(|x| x + deviation * normal(rng)).collect()
+}
+
+/// A collection of these rows, whose keys are their places, with a graph.
+async fn indexed(metric: &'static str, rows: &[Vec<f32>]) -> Arc<Collection> {
+    let database = open(&TestDisk::new(), &config()).unwrap();
+    let params: &'static [(&'static str, &'static str)] =
+        Vec::leak(vec![("metric_type", metric), ("index_type", "HNSW")]);
+    let declared = NewCollection {
+        name: NAME.into(),
+        columns: vec![column("v", ElementType::Fp32, DIMENSION as u32, params)],
+        ..NewCollection::default()
+    };
+    database.create_collection(declared).await.unwrap();
+    let collection = database.collection(NAME).unwrap();
+    for (batch, rows) in rows.chunks(1_000).enumerate() {
+        let rows = rows.iter().enumerate().map(|(place, vector)| RawRow {
+            key: (batch * 1_000 + place) as u64,
+            operation: Operation::Insert,
+            forward: Vec::new(),
+            vectors: vec![RawVector::Bytes(engine::floats(vector))],
+            lsn: None,
+            condition: None,
+        });
+        let meta = RawVectorMeta {
+            column: "v".into(),
+            element: Ok(ElementType::Fp32),
+            dimension: DIMENSION as u32,
+        };
+        let raw =
+            RawWrite { forward_names: Vec::new(), vector_metas: vec![meta], rows: rows.collect() };
+        assert_eq!(collection.write(raw, None).await.unwrap().failures, []);
+    }
+    let _hurry = collection.hurry();
+    collection.settle();
+    assert_eq!(collection.indexing().rows_waiting, 0, "all rows are in a graph");
+    collection
+}
+
+async fn ask(collection: &Arc<Collection>, vector: &[f32], topk: u32, exact: bool) -> KnnReply {
+    let pairs = if exact { vec![("exact".to_owned(), "true".to_owned())] } else { Vec::new() };
+    let request = KnnRequest {
+        column: "v".into(),
+        topk,
+        vectors: RawQueryVectors::Bytes(engine::floats(vector)),
+        batch_count: 1,
+        params: Some(SearchParams::from_text(&pairs)),
+        ..KnnRequest::default()
+    };
+    collection.query(request).await.unwrap()
+}
+
+/// The mean share of the `topk` nearest that is found by default.
+async fn recall(collection: &Arc<Collection>, queries: &[Vec<f32>], topk: u32) -> f64 {
+    let mut found = 0;
+    for query in queries {
+        let exact = ask(collection, query, topk, true).await;
+        assert!(exact.exact && exact.expected_recall == Some(1.0));
+        let edge = exact.results[0].last().unwrap().score;
+        let reply = ask(collection, query, topk, false).await;
+        assert_eq!(reply.results[0].len(), topk as usize, "k means k");
+        assert_eq!(reply.exact, reply.recall_source == RecallSource::Exact);
+        found += reply.results[0].iter().filter(|hit| hit.score <= edge).count();
+    }
+    found as f64 / (queries.len() * topk as usize) as f64
+}
+
+async fn check(what: &str, collection: &Arc<Collection>, queries: &[Vec<f32>]) {
+    for topk in [1, 10, 100] {
+        let share = recall(collection, queries, topk).await;
+        assert!(share >= 0.95, "{what}: {share} of the {topk} nearest");
+    }
+}
+
+#[test]
+fn queries_that_are_no_rows_find_their_nearest() {
+    runtime().block_on(async {
+        let rng = &mut StdRng::seed_from_u64(1);
+        let zero = [0.0; DIMENSION];
+        let centres: Vec<Vec<f32>> = (0..60).map(|_| gaussian(rng, &zero, 1.0)).collect();
+        let rows: Vec<Vec<f32>> =
+            (0..6_000).map(|place| gaussian(rng, &centres[place % 60], 0.15)).collect();
+        for metric in ["SquaredEuclidean", "Cosine"] {
+            let collection = indexed(metric, &rows).await;
+            let noise: Vec<Vec<f32>> = (0..40).map(|_| gaussian(rng, &zero, 1.0)).collect();
+            check("noise", &collection, &noise).await;
+            let between = |place: usize| {
+                let (one, other) = (&rows[place], &rows[place + 31]);
+                one.iter().zip(other).map(|(a, b)| (a + b) / 2.0).collect()
+            };
+            let between: Vec<Vec<f32>> = (0..40).map(between).collect();
+            check("between two rows", &collection, &between).await;
+            let far: Vec<Vec<f32>> = (0..40).map(|_| gaussian(rng, &zero, 10.0)).collect();
+            check("far away", &collection, &far).await;
+        }
+    });
+}
+
+#[test]
+fn near_duplicates_are_told_apart() {
+    runtime().block_on(async {
+        let rng = &mut StdRng::seed_from_u64(2);
+        let zero = [0.0; DIMENSION];
+        let centre = gaussian(rng, &zero, 1.0);
+        let mut rows: Vec<Vec<f32>> = (0..5_000).map(|_| gaussian(rng, &zero, 1.0)).collect();
+        rows.extend((0..400).map(|_| gaussian(rng, &centre, 0.01)));
+        let collection = indexed("SquaredEuclidean", &rows).await;
+        let queries: Vec<Vec<f32>> = (0..40).map(|_| gaussian(rng, &centre, 0.01)).collect();
+        check("near-duplicates", &collection, &queries).await;
+    });
+}
+
+#[test]
+fn identical_rows_hide_no_others_and_as_many_copies_are_found_as_are_wanted() {
+    runtime().block_on(async {
+        let rng = &mut StdRng::seed_from_u64(3);
+        let zero = vec![0.0; DIMENSION];
+        let mut rows = vec![zero.clone(); 1_500];
+        rows.extend((0..4_500).map(|_| gaussian(rng, &zero, 1.0)));
+        let collection = indexed("SquaredEuclidean", &rows).await;
+        let queries: Vec<Vec<f32>> = (0..40).map(|_| gaussian(rng, &zero, 1.0)).collect();
+        check("beside copies", &collection, &queries).await;
+        let reply = ask(&collection, &zero, 100, false).await;
+        let keys: Vec<u64> = reply.results[0].iter().map(|hit| hit.key).collect();
+        assert_eq!(keys, (0..100).collect::<Vec<u64>>(), "those of the lowest keys");
+    });
+}
+
+#[test]
+fn the_largest_products_of_rows_of_unlike_length_are_found() {
+    runtime().block_on(async {
+        let rng = &mut StdRng::seed_from_u64(4);
+        let zero = [0.0; DIMENSION];
+        let row = |_| {
+            let length = (0.4 * normal(rng)).exp();
+            gaussian(rng, &zero, length)
+        };
+        let rows: Vec<Vec<f32>> = (0..6_000).map(row).collect();
+        let collection = indexed("InnerProduct", &rows).await;
+        let queries: Vec<Vec<f32>> = (0..40).map(|_| gaussian(rng, &zero, 1.0)).collect();
+        check("products", &collection, &queries).await;
+    });
+}
+
+#[test]
+fn a_reply_says_what_is_expected_of_it() {
+    runtime().block_on(async {
+        let rng = &mut StdRng::seed_from_u64(5);
+        let zero = [0.0; DIMENSION];
+        let rows: Vec<Vec<f32>> = (0..8_000).map(|_| gaussian(rng, &zero, 1.0)).collect();
+        let collection = indexed("SquaredEuclidean", &rows).await;
+        let reply = ask(&collection, &rows[0], 10, false).await;
+        match reply.recall_source {
+            RecallSource::Exact => assert!(reply.exact && reply.effort == 0),
+            source => {
+                assert_eq!(source, RecallSource::Sample);
+                assert!(reply.expected_recall.is_some_and(|share| share >= 0.95));
+                assert!(reply.effort > 0 && !reply.exact);
+            }
+        }
+        let asked = vec![("ef_search".to_owned(), "12".to_owned())];
+        let request = KnnRequest {
+            column: "v".into(),
+            topk: 10,
+            vectors: RawQueryVectors::Bytes(engine::floats(&rows[1])),
+            batch_count: 1,
+            params: Some(SearchParams::from_text(&asked)),
+            ..KnnRequest::default()
+        };
+        let reply = collection.query(request).await.unwrap();
+        assert_eq!((reply.recall_source, reply.effort), (RecallSource::Sample, 12));
+        assert!(reply.expected_recall.is_some_and(|share| share < 0.95));
+    });
+}
