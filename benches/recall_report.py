@@ -32,6 +32,8 @@ def count(cells):
     return {
         "cells": len(cells), "below": len(below),
         "said": sum(cell["said"] for cell in below), "silent": sum(not cell["said"] for cell in below),
+        # Replies that expect nothing, as where it was never measured, do not say that it is missed.
+        "silent_without_claim": sum(not cell["said"] and not cell.get("expected") for cell in below),
         "silent_beyond_chance": sum(not cell["said"] and cell["recall"] + 2 * cell["error"] < cell["target"]
                                     for cell in below),
         "lost": sum(map(is_lost, below)),
@@ -48,8 +50,9 @@ def summary_lines(report):
     for target in report["targets"]:
         one = count([cell for cell in report["cells"] if cell["target"] == target])
         yield (f"target {target}: {one['cells']} cells, {one['below']} below it: {one['said']} said, {one['silent']} "
-               f"silent ({one['silent_beyond_chance']} by more than chance), {one['lost']} where hnswlib or faiss "
-               f"reaches it; {one['said_without_need']} said without need")
+               f"silent ({one['silent_beyond_chance']} by more than chance, {one['silent_without_claim']} where the "
+               f"reply claims nothing), {one['lost']} where hnswlib or faiss reaches it; {one['said_without_need']} said "
+               "without need")
     for note in report["notes"]:
         yield note
 
