@@ -32,6 +32,8 @@ def count(cells):
     return {
         "cells": len(cells), "below": len(below),
         "said": sum(cell["said"] for cell in below), "silent": sum(not cell["said"] for cell in below),
+        # Replies that expect nothing, as where it was never measured, do not say that it is missed.
+        "silent_without_claim": sum(not cell["said"] and not cell.get("expected") for cell in below),
         "silent_beyond_chance": sum(not cell["said"] and cell["recall"] + 2 * cell["error"] < cell["target"]
                                     for cell in below),
         "lost": sum(map(is_lost, below)),
@@ -48,8 +50,9 @@ def summary_lines(report):
     for target in report["targets"]:
         one = count([cell for cell in report["cells"] if cell["target"] == target])
         yield (f"target {target}: {one['cells']} cells, {one['below']} below it: {one['said']} said, {one['silent']} "
-               f"silent ({one['silent_beyond_chance']} by more than chance), {one['lost']} where hnswlib or faiss "
-               f"reaches it; {one['said_without_need']} said without need")
+               f"silent ({one['silent_beyond_chance']} by more than chance, {one['silent_without_claim']} where the "
+               f"reply claims nothing), {one['lost']} where hnswlib or faiss reaches it; {one['said_without_need']} said "
+               "without need")
     for note in report["notes"]:
         yield note
 
@@ -62,11 +65,15 @@ def is_met(report):
     return True
 
 
-def grouped(report, target):
+def of(cell):
+    """The line of the table that a cell belongs to."""
+    return cell["data"], cell["metric"], cell["index"], cell["target"]
+
+
+def grouped(report):
     groups = collections.defaultdict(list)
     for cell in report["cells"]:
-        if cell["target"] == target:
-            groups[cell["data"], cell["metric"], cell["index"]].append(cell)
+        groups[of(cell)].append(cell)
     return groups
 
 
@@ -82,20 +89,25 @@ def table(report, picture):
     for line in summary_lines(report):
         yield f"- {line}"
     if "before" in report:
-        yield from (f"- before, {line}" for line in summary_lines(report["before"]))
+        here = {of(cell) for cell in report["cells"]}
+        shared = [cell for cell in report["before"]["cells"] if of(cell) in here]
+        known = {"targets": report["targets"], "notes": [], "cells": shared}
+        yield from (f"- before, of the lines that were measured then: {line}" for line in summary_lines(known))
     yield f"\n![The lowest recall of each kind of data and query]({picture})"
     for target in report["targets"]:
         yield f"\n## Target {target}{', which is the default' if target == DEFAULT_TARGET else ''}\n"
         yield ("| data | metric | index | cells | before | lowest | where | worst query | below, said | below, silent | "
                "hnswlib | faiss | lists | lost |")
         yield "|---|---|---|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|"
-        earlier = grouped(report["before"], target) if "before" in report else {}
-        for (data, metric, index), cells in grouped(report, target).items():
+        earlier = grouped(report["before"]) if "before" in report else {}
+        for (data, metric, index, aimed), cells in grouped(report).items():
+            if aimed != target:
+                continue
             lowest, one = min(cells, key=lambda cell: cell["recall"]), count(cells)
             plain = [cell for cell in cells if cell["filter"] == "none"]
             peers = [f"{min(found):.3f}" if (found := [cell[peer] for cell in plain if peer in cell]) else ""
                      for peer in ("hnswlib", "faiss", "faiss_lists")]
-            before = [cell["recall"] for cell in earlier.get((data, metric, index), [])]
+            before = [cell["recall"] for cell in earlier.get((data, metric, index, target), [])]
             yield (f"| {data} | {metric} | {index} | {one['cells']} | {f'{min(before):.3f}' if before else ''} | "
                    f"{lowest['recall']:.3f} | {place_of(lowest)} | "
                    f"{min(cell['worst'] for cell in cells):.2f} | {one['said'] or ''} | {one['silent'] or ''} | "
@@ -146,7 +158,8 @@ def plot(report, path):
     cmap.set_bad("#f2f2f2")
     image = area.imshow(np.ma.masked_invalid(grid), cmap=cmap, norm=BoundaryNorm(bounds, len(colours)), aspect="auto")
     for row, place in zip(*np.where(grid < target)):
-        number = f"{grid[row, place] * 100:.0f}"
+        # Cut off: 0.9499 is no 95.
+        number = str(int(grid[row, place] * 100))
         area.text(place, row, number if (names[row], *columns[place]) in silent else f"({number})", ha="center",
                   va="center", fontsize=6, color="white" if grid[row, place] < 0.7 else "black")
     area.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8)
