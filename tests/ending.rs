@@ -184,8 +184,6 @@ async fn a_training_that_nothing_ends_is_left_behind_and_keeps_neither_drop_nor_
     calls.create("other", 4, &[]).await.expect("it is created");
     calls.deaf_training("deaf").await;
     soon("dropping it", calls.drop_one("deaf")).await.expect("it is dropped");
-    let server = calls.stats("other").await.server_memory.expect("memory");
-    assert!(server.left_behind >= ROWS * 256 * 4, "it is counted: {server:?}");
     // Its name is free, and what is built now is built beside it.
     calls.deaf_training("deaf").await;
     calls.0.server.signal("TERM");

@@ -258,7 +258,9 @@ impl Pictures {
     async fn change_until_indexed(&mut self) {
         let started = Instant::now();
         for column in self.columns.clone() {
-            let asked = QueryRequest { params: None, ..nearest(&column, &[0.0; DIMENSION], false) };
+            // So few rows are scanned unless a query says how hard to search.
+            let params = Some(SearchParams { ef_search: Some(64), ..SearchParams::default() });
+            let asked = QueryRequest { params, ..nearest(&column, &[0.0; DIMENSION], false) };
             while self.query(asked.clone()).await.exact {
                 if self.model.len() < 3_000 {
                     self.change(600).await;

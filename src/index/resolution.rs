@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(to_score(&close, 10, 25, 0.01), Some(25));
         // The last are far enough from the k-th that hardly any can have come from before it.
         let mut thinning: Vec<f32> = (0..60).map(|place| place as f32 * 0.01).collect();
-        thinning.extend((0..60).map(|place| 0.6 + place as f32 * 0.05));
+        thinning.extend((0..60).map(|place| 0.6 + place as f32 * 0.25));
         assert!(to_score(&thinning, 10, 25, 1.0).is_some_and(|count| count > 60));
     }
 }

@@ -33,6 +33,8 @@ const SPARSE_NEAR: f64 = 0.75;
 const LATE: usize = 20;
 /// Nodes near the query that are looked at to tell that.
 const NEAR_MAX: usize = 4_096;
+/// So many bytes of allowed rows or codes are looked at one by one in about the time of a walk.
+const SOON_BYTES: u64 = 1 << 20;
 /// So many bytes of allowed rows or codes are looked at for a query that is away from all rows, and where
 /// scores do not tell whether it is.
 const FAR_BYTES: u64 = 32 << 20;
@@ -53,7 +55,9 @@ impl Finding<'_> {
         let share = self.allowed as f64 / graph.len().max(1) as f64;
         let cells = cells.filter(|_| share <= FEW);
         let steps = SCAN_STEPS * ef * graph.width();
-        if self.allowed <= cells.map_or(steps.max(SCAN_ROWS), |_| steps.min(SCAN_ROWS)) {
+        let is_sooner =
+            self.allowed <= cells.map_or(steps.max(SCAN_ROWS), |_| steps.min(SCAN_ROWS));
+        if is_sooner || cells.is_none() && self.allowed_bytes() <= SOON_BYTES {
             return self.look_at_each(allowed, ranker);
         }
         let tells_far = self.index.recall().tells_far();

@@ -23,6 +23,10 @@ pub use scan::{scan_growing, scan_sealed};
 
 /// Bytes of codes or rows that are scanned where no effort of the index keeps the promise.
 const SCAN_BYTES: usize = 512 << 20;
+/// So many bytes are scanned in about the time of a walk for a query unlike the rows.
+const SOON_BYTES: usize = 2 << 20;
+/// The place of the found one that tells whether a query is like the rows, where fewer are wanted.
+const TELLING: usize = 10;
 /// A walk may read so many times the bytes of a scan that is short.
 const LONGER: u64 = 4;
 
@@ -136,6 +140,9 @@ pub fn search_index(
         // Where the query is, an index is searched less well: harder, then.
         if likeness == Likeness::Like && finding.is_unlike(&found) {
             likeness = Likeness::Unlike;
+            if finding.scan_bytes() <= SOON_BYTES {
+                return Ok(Outcome::Scan);
+            }
             let harder = index.recall().trial(search.effort, search.k, likeness);
             if !harder.is_enough || harder.candidates > trial.candidates {
                 continue;
@@ -218,11 +225,13 @@ impl<'a> Finding<'a> {
         }
         let is_kept =
             trial.is_enough || trial.expected.is_some_and(|share| share >= promise(target));
-        let row_bytes = match self.index.codes() {
-            Some(codes) => codes.row_bytes(),
-            None => self.search.vector.len(),
-        };
-        !is_kept && trial.expected.is_some() && self.index.nodes() * row_bytes <= SCAN_BYTES
+        !is_kept && trial.expected.is_some() && self.scan_bytes() <= SCAN_BYTES
+    }
+
+    /// Bytes of codes or rows that a scan reads, roughly.
+    fn scan_bytes(&self) -> usize {
+        let codes = self.index.codes().map(Codes::row_bytes);
+        self.index.nodes() * codes.unwrap_or(self.search.vector.len())
     }
 
     /// The nodes to score for a search of that effort.
@@ -269,8 +278,10 @@ impl<'a> Finding<'a> {
         if scores.len() < k {
             return true;
         }
-        let (_, last, _) = scores.select_nth_unstable_by(k - 1, f32::total_cmp);
-        self.index.recall().is_far(*last, k, 1.0)
+        // The nearest of all may be near by chance: the 10th tells more.
+        let place = k.max(TELLING).min(scores.len());
+        let (_, last, _) = scores.select_nth_unstable_by(place - 1, f32::total_cmp);
+        self.index.recall().is_far(*last, place, 1.0)
     }
 
     /// The nodes that a walk finds, nearest first by their ranks.
