@@ -233,7 +233,7 @@ async fn what_waits_is_told_from_what_stays_and_can_be_waited_for() {
     let settings = [("VOISIN__SEGMENT__GRAPH_ROWS_MIN", "2000")];
     let calls = Calls::start(&settings).await;
     calls.create("few", 8, &[]).await.expect("it is created");
-    let nothing = calls.indexing("few").await;
+    let nothing = calls.wait_indexed("few", PATIENCE).await.expect("an answer");
     assert!(nothing.settled && nothing.rows_waiting == 0, "{nothing:?}");
 
     // Overwritten rows are none that wait; they are too few for a graph in all, and stay so.

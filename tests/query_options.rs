@@ -468,7 +468,8 @@ async fn queries_by_rows_find_what_their_average_finds_but_not_these_rows() {
                     assert_eq!(pairs(hits), expected, "{column:?} {positives:?} {negatives:?}");
                 }
                 // k means k by an index too, and as many as there are.
-                let by_index = QueryRequest { params: None, ..request.clone() };
+                let params = Some(SearchParams { ef_search: Some(64), ..Default::default() });
+                let by_index = QueryRequest { params, ..request.clone() };
                 let reply = pictures.query(by_index).await;
                 by_graphs += usize::from(!reply.exact);
                 for hits in &reply.results {

@@ -48,8 +48,12 @@ impl Collection {
             }
         }
         // Also of what was frozen before: the seal may have failed.
-        self.schedule_seal();
-        self.schedule_merge();
+        if !self.published.snapshot().frozen.is_empty() {
+            self.schedule_seal();
+        }
+        if self.next_merge().is_some() || self.lacks_cells() {
+            self.schedule_merge();
+        }
         hurry
     }
 

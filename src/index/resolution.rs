@@ -36,7 +36,9 @@ pub fn to_score(
         return Some(least);
     }
     let within = |reach: f32| found.partition_point(|(rank, _)| *rank <= edge + reach * deviation);
-    let is_crowd = within(REACH) > CROWD * least;
+    let near = within(REACH);
+    // Or it would be more than was kept.
+    let is_crowd = near > CROWD * least || near == count && count > CROWD * k;
     let within = within(if is_crowd { REACH_IN_A_CROWD } else { REACH });
     let edge = if is_crowd { edge + LIFT_IN_A_CROWD * deviation } else { edge };
     if within < count {

@@ -99,11 +99,11 @@ def queries(calls, name, info, found):
 
 
 def walked(calls, name, info, found):
-    """The columns whose index is used where a query leaves the choice to the server."""
-    names = []
+    """The columns whose index is used by a query that says how hard to search: others scan what is small."""
+    names, params = [], {"ef_search": 8, "nprobe": 1}
     for column in info["vectors"]:
         vector = next((vector_of(row, column["name"]) for row in found.values() if row["vectors"][column["name"]][0]), None)
-        if vector and not nearest(calls, name, column, vector)[1].exact:
+        if vector and not nearest(calls, name, column, vector, params=params)[1].exact:
             names.append(column["name"])
     return names
 

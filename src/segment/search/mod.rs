@@ -25,7 +25,7 @@ pub use scan::{scan_growing, scan_sealed};
 const SCAN_BYTES: usize = 512 << 20;
 /// So many bytes are scanned in about the time of a walk for a query unlike the rows.
 const SOON_BYTES: usize = 2 << 20;
-/// The place of the found one that tells whether a query is like the rows, where fewer are wanted.
+/// The place of the found one that tells whether a query is like the rows, however many are wanted.
 const TELLING: usize = 10;
 /// A walk may read so many times the bytes of a scan that is short.
 const LONGER: u64 = 4;
@@ -278,10 +278,13 @@ impl<'a> Finding<'a> {
         if scores.len() < k {
             return true;
         }
-        // The nearest of all may be near by chance: the 10th tells more.
-        let place = k.max(TELLING).min(scores.len());
-        let (_, last, _) = scores.select_nth_unstable_by(place - 1, f32::total_cmp);
-        self.index.recall().is_far(*last, place, 1.0)
+        // The nearest of all may be near by chance, and what is beyond a cluster far from everywhere: the 10th
+        // tells more.
+        [TELLING, k.max(TELLING)].into_iter().any(|place| {
+            let place = place.min(scores.len());
+            let (_, last, _) = scores.select_nth_unstable_by(place - 1, f32::total_cmp);
+            self.index.recall().is_far(*last, place, 1.0)
+        })
     }
 
     /// The nodes that a walk finds, nearest first by their ranks.
