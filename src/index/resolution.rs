@@ -7,8 +7,8 @@ const REACH: f32 = 2.0;
 /// lies so much higher.
 const REACH_IN_A_CROWD: f32 = 10.0;
 const LIFT_IN_A_CROWD: f32 = 5.0;
-/// So many times as many as are scored at least make a crowd.
-const CROWD: usize = 2;
+/// More than so many times k, and so many, within reach of the k-th make a crowd.
+const CROWD: (usize, usize) = (3, 8);
 /// The share of the k nearest that may be expected beyond what was found.
 const BEYOND: f32 = 0.005;
 /// Turns a logistic curve into nearly the normal distribution (Bowling et al., 2009).
@@ -38,7 +38,7 @@ pub fn to_score(
     let within = |reach: f32| found.partition_point(|(rank, _)| *rank <= edge + reach * deviation);
     let near = within(REACH);
     // Or it would be more than was kept.
-    let is_crowd = near > CROWD * least || near == count && count > CROWD * k;
+    let is_crowd = near > CROWD.0 * k + CROWD.1 || near == count && count > 2 * k;
     let within = within(if is_crowd { REACH_IN_A_CROWD } else { REACH });
     let edge = if is_crowd { edge + LIFT_IN_A_CROWD * deviation } else { edge };
     if within < count {
