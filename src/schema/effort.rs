@@ -27,6 +27,8 @@ const HARDER: usize = 4;
 /// Neighbours whose recall is measured.
 const FEW: usize = 10;
 const MANY: usize = 100;
+/// The least number between the two.
+const MORE: usize = FEW + 1;
 /// The share of the misses a target allows that is kept in reserve: the sample is one of many.
 const RESERVE: f32 = 0.05;
 
@@ -207,7 +209,7 @@ fn for_recall(points: &[RecallPoint], target: f32, k: usize) -> (usize, bool) {
         }
         FEW => (ten.ceil() as usize, reaches_ten),
         // In between, and beyond, by a straight line: each neighbour more wants as much more.
-        ..=MANY => {
+        MORE..=MANY => {
             let share = (k - FEW) as f32 / (MANY - FEW) as f32;
             let between = ten + (hundred - ten).max(0.0) * share;
             (between.ceil() as usize, reaches_ten && reaches_hundred)
@@ -256,7 +258,7 @@ fn expected(points: &[RecallPoint], candidates: usize, k: usize) -> Option<f32> 
             Some(ten.min(at(candidates, &|point| point.at_1.unwrap_or(point.at_10))?))
         }
         FEW => at(candidates, &|point| point.at_10),
-        ..=MANY => {
+        MORE..=MANY => {
             let share = (k - FEW) as f32 / (MANY - FEW) as f32;
             let few = at(candidates, &|point| point.at_10)?;
             Some(few + (at(candidates, &|point| point.at_100)? - few) * share)

@@ -348,12 +348,11 @@ impl<'a> Finding<'a> {
         match group {
             None if takes(id) => found.nodes.push((rank, id)),
             None => {}
-            Some((copies, group)) => {
-                if found.groups.insert(group) {
-                    let members = copies.members(group).iter().copied().filter(|id| takes(*id));
-                    found.nodes.extend(members.take(self.search.k).map(|id| (rank, id)));
-                }
+            Some((copies, group)) if found.groups.insert(group) => {
+                let members = copies.members(group).iter().copied().filter(|id| takes(*id));
+                found.nodes.extend(members.take(self.search.k).map(|id| (rank, id)));
             }
+            Some(_) => {}
         }
     }
 
