@@ -105,6 +105,8 @@ pub(super) struct LiveQueries {
     /// By segment and column.
     measured: Mutex<HashMap<(u32, usize), OfSegment>>,
     saved: Mutex<(Instant, u64)>,
+    /// The queries kept and the segments there were when all were last measured.
+    done: Mutex<(u64, Vec<u32>)>,
 }
 
 impl LiveQueries {
@@ -117,15 +119,17 @@ impl LiveQueries {
             budget: Mutex::new(Budget { left: SAVED_MAX, seen: Instant::now() }),
             measured: Mutex::default(),
             saved: Mutex::new((Instant::now(), 0)),
+            done: Mutex::default(),
         }
     }
 
     /// Keeps a query's vectors, perhaps: those of one that was answered by a column's index as it does by
     /// default.
-    pub fn offer(&self, plan: &KnnPlan, metric: crate::schema::Metric) {
+    pub fn offer(&self, plan: &KnnPlan, column: &VectorColumn) {
         if self.wanted.load(Ordering::Relaxed) == 0
             || plan.exact
-            || plan.metric != metric
+            || plan.metric != column.metric
+            || column.index == IndexKind::Flat
             || plan.options.all_within
         {
             return;
@@ -190,12 +194,15 @@ impl LiveQueries {
         Some(())
     }
 
-    fn content(&self) -> (Vec<u8>, u64) {
-        let (mut content, mut taken) = (MAGIC.to_vec(), 0);
+    /// Queries that were ever kept.
+    fn taken(&self) -> u64 {
+        self.columns.iter().map(|reservoir| reservoir.lock().next).sum()
+    }
+
+    fn content(&self) -> Vec<u8> {
+        let mut content = MAGIC.to_vec();
         for (place, reservoir) in self.columns.iter().enumerate() {
-            let reservoir = reservoir.lock();
-            taken += reservoir.next;
-            for asked in &reservoir.kept {
+            for asked in &reservoir.lock().kept {
                 content.extend_from_slice(&(place as u32).to_le_bytes());
                 content.extend_from_slice(&(asked.vector.len() as u32).to_le_bytes());
                 content.extend_from_slice(&asked.vector);
@@ -203,7 +210,7 @@ impl LiveQueries {
         }
         let sum = crc32c::crc32c(&content);
         content.extend_from_slice(&sum.to_le_bytes());
-        (content, taken)
+        content
     }
 }
 
@@ -217,8 +224,13 @@ impl Collection {
     /// Sees to it that queries which were asked are measured, as far as the time for that goes.
     pub(super) fn schedule_live(self: &Arc<Self>) {
         self.live.turn();
-        let is_due = self.live.share > 0.0 && !self.live.is_spent() && !self.is_stopping();
-        if is_due && self.live_lane.schedule() {
+        let taken = self.live.taken();
+        if taken < ENOUGH as u64 || self.live.is_spent() || self.is_stopping() {
+            return;
+        }
+        if *self.live.done.lock() == (taken, self.segment_ids()) {
+            self.save_live(SAVE_EVERY);
+        } else if self.live_lane.schedule() {
             let collection = self.clone();
             self.compute.build_pool().spawn(move || {
                 if !collection.live_lane.begin(|| collection.is_stopping()) {
@@ -232,7 +244,12 @@ impl Collection {
         }
     }
 
+    fn segment_ids(&self) -> Vec<u32> {
+        self.published.snapshot().sealed.iter().map(|sealed| sealed.id).collect()
+    }
+
     fn measure_live(&self) -> Result<()> {
+        let done = (self.live.taken(), self.segment_ids());
         let snapshot = self.published.snapshot();
         self.live
             .measured
@@ -255,7 +272,7 @@ impl Collection {
                 }
             }
         }
-        self.save_live(SAVE_EVERY);
+        *self.live.done.lock() = done;
         Ok(())
     }
 
@@ -314,10 +331,11 @@ impl Collection {
     /// Writes what is kept, where there is something new and the last time is longer ago than this.
     pub(super) fn save_live(&self, ago: Duration) {
         let mut saved = self.live.saved.lock();
-        let (content, taken) = self.live.content();
+        let taken = self.live.taken();
         if taken == saved.1 || saved.0.elapsed() < ago || taken < ENOUGH as u64 {
             return;
         }
+        let content = self.live.content();
         *saved = (Instant::now(), taken);
         let path = self.context.folder.join(FILE);
         if let Err(error) = replace_file(&*self.context.disk, &path, &content) {

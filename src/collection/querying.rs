@@ -128,7 +128,7 @@ impl Collection {
                 let reply =
                     execute(&self.compute, place, &view, asked.plan, limits, asked.profile)?;
                 if reply.is_some() && asked.filter.is_none() {
-                    self.live.offer(asked.plan, self.schema.columns[asked.plan.column].metric);
+                    self.live.offer(asked.plan, &self.schema.columns[asked.plan.column]);
                 }
                 Ok(reply)
             }
