@@ -4,13 +4,15 @@
 mod engine;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use engine::{NAME, busy_config, column, open, runtime};
-use voisin::collection::Collection;
+use voisin::collection::{Collection, RecallReport};
 use voisin::config::{Config, Durability};
+use voisin::database::Database;
 use voisin::query::KnnReply;
 use voisin::schema::{
     ElementType, KnnRequest, NewCollection, Operation, RawQueryVectors, RawRow, RawVector,
@@ -20,6 +22,7 @@ use voisin::segment::RecallSource;
 use voisin::storage::TestDisk;
 
 const DIMENSION: usize = 40;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config() -> Config {
     let mut config = busy_config(Durability::Process);
@@ -41,6 +44,14 @@ fn gaussian(rng: &mut StdRng, centre: &[f32], deviation: f32) -> Vec<f32> {
 /// A collection of these rows, whose keys are their places, with a graph.
 async fn indexed(metric: &'static str, rows: &[Vec<f32>]) -> Arc<Collection> {
     let database = open(&TestDisk::new(), &config()).unwrap();
+    filled(&database, metric, rows).await
+}
+
+async fn filled(
+    database: &Arc<Database>,
+    metric: &'static str,
+    rows: &[Vec<f32>],
+) -> Arc<Collection> {
     let params: &'static [(&'static str, &'static str)] =
         Vec::leak(vec![("metric_type", metric), ("index_type", "HNSW")]);
     let declared = NewCollection {
@@ -181,6 +192,58 @@ fn the_largest_products_of_rows_of_unlike_length_are_found() {
         let collection = indexed("InnerProduct", &rows).await;
         let queries: Vec<Vec<f32>> = (0..40).map(|_| gaussian(rng, &zero, 1.0)).collect();
         check("products", &collection, &queries).await;
+    });
+}
+
+/// What was found of queries that were asked, once that was measured.
+async fn live(collection: &Arc<Collection>) -> RecallReport {
+    let began = Instant::now();
+    loop {
+        let report = collection.recall().remove(0);
+        if report.live.is_some() {
+            return report;
+        }
+        assert!(began.elapsed() < PATIENCE, "nothing is measured: {report:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn queries_that_were_asked_are_measured_and_survive_a_restart() {
+    runtime().block_on(async {
+        let rng = &mut StdRng::seed_from_u64(6);
+        let zero = [0.0; DIMENSION];
+        let rows: Vec<Vec<f32>> = (0..4_000).map(|_| gaussian(rng, &zero, 1.0)).collect();
+        let disk = TestDisk::new();
+        let database = open(&disk, &config()).unwrap();
+        let collection = filled(&database, "SquaredEuclidean", &rows).await;
+        let before = collection.recall().remove(0);
+        assert!(before.expected.is_some_and(|share| share >= 0.95), "{before:?}");
+        assert_eq!((before.live, before.live_queries), (None, 0));
+        for _ in 0..40 {
+            ask(&collection, &gaussian(rng, &zero, 1.0), 10, false).await;
+        }
+        let measured = live(&collection).await;
+        assert!(measured.live.is_some_and(|share| share >= 0.95), "{measured:?}");
+        assert!((24..=40).contains(&measured.live_queries), "{measured:?}");
+        drop(collection);
+        database.close();
+        drop(database);
+
+        let database = open(&disk, &config()).unwrap();
+        let again = live(&database.collection(NAME).unwrap()).await;
+        assert_eq!(again.live_queries, 40, "those of before are measured again");
+        database.close();
+
+        let mut config = config();
+        config.compute.live_recall_percent = 0;
+        let database = open(&disk, &config).unwrap();
+        let collection = database.collection(NAME).unwrap();
+        for _ in 0..40 {
+            ask(&collection, &gaussian(rng, &zero, 1.0), 10, false).await;
+            collection.tick();
+        }
+        assert_eq!(collection.recall().remove(0).live, None, "it is switched off");
     });
 }
 

@@ -21,7 +21,8 @@ use crate::schema::{
     CollectionSchema, Effort, IndexKind, KnnPlan, Likeness, RecallCurve, RecallPoint, VectorColumn,
 };
 use crate::segment::{
-    ColumnIndex, LiveRecall, Outcome, Sealed, SegmentSearch, Told, scan_sealed, search_index,
+    ColumnIndex, LiveRecall, Outcome, Sealed, SegmentSearch, Told, scan_sealed, scans_by_itself,
+    search_index,
 };
 use crate::simd::Query;
 use crate::storage::replace_file;
@@ -306,9 +307,7 @@ impl Collection {
     fn show_live(&self, target: &Target<'_>, known: &OfSegment) {
         let ladder = target.ladder();
         let recall = target.index.recall();
-        let live = summary(&ladder, known, |likeness| {
-            recall.trial(target.column.index.effort(), FEW, likeness).candidates
-        });
+        let live = summary(&ladder, known, |likeness| target.effort(likeness));
         let promised = match target.column.index.effort() {
             Effort::Recall(aimed) => crate::schema::promise(aimed),
             Effort::Candidates(_) => 0.0,
@@ -378,15 +377,30 @@ impl Target<'_> {
         }
     }
 
-    fn measure(&self, vector: &[u8], sequence: u64) -> Result<Measured> {
+    /// How hard queries of a kind are searched for by themselves; `None` where a scan answers them.
+    fn effort(&self, likeness: Likeness) -> Option<usize> {
         let VectorColumn { element, metric, dimension, .. } = *self.column;
-        let query = Query::new(element, metric, dimension, vector)
-            .ok_or_else(|| Error::internal("a query that was kept does not fit"))?;
+        let effort = self.column.index.effort();
+        let vector = vec![0; self.column.vector_bytes().unwrap_or(0)];
+        let query = Query::new(element, metric, dimension, &vector)?;
         let (told, cancel) = (Told::default(), Cancel::default());
-        let search = SegmentSearch {
+        let search = self.search(&vector, &query, (&told, &cancel), 0);
+        let search = SegmentSearch { k: FEW, effort, ..search };
+        let is_scanned = scans_by_itself(self.sealed, self.index, &search, likeness);
+        (!is_scanned).then(|| self.index.recall().trial(effort, FEW, likeness).candidates)
+    }
+
+    fn search<'s>(
+        &self,
+        vector: &'s [u8],
+        query: &'s Query,
+        (told, cancel): (&'s Told, &'s Cancel),
+        sequence: u64,
+    ) -> SegmentSearch<'s> {
+        SegmentSearch {
             vector,
-            query: &query,
-            metric,
+            query,
+            metric: self.column.metric,
             column: self.place,
             scan_bytes_max: u64::MAX,
             allowed: None,
@@ -394,12 +408,20 @@ impl Target<'_> {
             effort: Effort::Candidates(1),
             keeps_promise: true,
             likeness: None,
-            told: &told,
+            told,
             refine_k: None,
             sequence,
             segment: 0,
-            cancel: &cancel,
-        };
+            cancel,
+        }
+    }
+
+    fn measure(&self, vector: &[u8], sequence: u64) -> Result<Measured> {
+        let VectorColumn { element, metric, dimension, .. } = *self.column;
+        let query = Query::new(element, metric, dimension, vector)
+            .ok_or_else(|| Error::internal("a query that was kept does not fit"))?;
+        let (told, cancel) = (Told::default(), Cancel::default());
+        let search = self.search(vector, &query, (&told, &cancel), sequence);
         let mut truth = TopK::new(MANY, None);
         scan_sealed(self.sealed, &search, &mut truth);
         let truth: Vec<f32> = truth.into_sorted().iter().map(|found| found.score).collect();
@@ -437,8 +459,13 @@ impl Target<'_> {
     }
 }
 
-/// What queries found on average, by kind; `effort` says how those of a kind are searched by default.
-fn summary(ladder: &[usize], known: &OfSegment, effort: impl Fn(Likeness) -> usize) -> LiveRecall {
+/// What queries found on average, by kind; `effort` says how those of a kind are searched for by
+/// themselves, `None` where by a scan.
+fn summary(
+    ladder: &[usize],
+    known: &OfSegment,
+    effort: impl Fn(Likeness) -> Option<usize>,
+) -> LiveRecall {
     let of_kind = |kind: Likeness| -> Vec<&Measured> {
         known.values().filter(|measured| measured.likeness == kind).collect()
     };
@@ -458,7 +485,8 @@ fn summary(ladder: &[usize], known: &OfSegment, effort: impl Fn(Likeness) -> usi
     };
     let (like, unlike) = (of_kind(Likeness::Like), of_kind(Likeness::Unlike));
     // As they were searched so far: at the effort of the ladder next below.
-    let found = |queries: &[&Measured], effort: usize| -> Vec<f32> {
+    let found = |queries: &[&Measured], effort: Option<usize>| -> Vec<f32> {
+        let Some(effort) = effort else { return vec![1.0; queries.len()] };
         let place = ladder.partition_point(|step| *step <= effort).saturating_sub(1);
         queries.iter().filter_map(|query| query.at.get(place)).map(|at| at[1]).collect()
     };
@@ -495,7 +523,7 @@ mod tests {
             known.insert(number, measured(Likeness::Unlike, few));
         }
         known.insert(99, measured(Likeness::Like, 0.5));
-        let live = summary(&[16, 64], &known, |_| 20);
+        let live = summary(&[16, 64], &known, |_| Some(20));
         assert!(live.curve.points.is_empty());
         let expected = [(16, 0.5, 0.0), (64, 1.0, 0.5)];
         let expected = expected.map(|(ef_search, at_10, at_100)| RecallPoint {
@@ -507,7 +535,9 @@ mod tests {
         assert_eq!(live.curve.unlike, expected);
         assert_eq!(live.queries, (1, 30));
         assert!((live.recall - 0.5).abs() < 1e-6 && live.deviation > 0.05);
-        let harder = summary(&[16, 64], &known, |_| 64);
-        assert_eq!((harder.recall, harder.deviation), (1.0, 0.0));
+        for effort in [Some(64), None] {
+            let harder = summary(&[16, 64], &known, |_| effort);
+            assert_eq!((harder.recall, harder.deviation), (1.0, 0.0));
+        }
     }
 }

@@ -44,7 +44,9 @@ use writer::{PendingWrite, WriteQueue, Writer};
 
 pub use reading::{Page, Reader, SharedFilter};
 use stats::Merging;
-pub use stats::{CollectionStats, IndexingReport, MemoryReport, SegmentState, SegmentStats};
+pub use stats::{
+    CollectionStats, IndexingReport, MemoryReport, RecallReport, SegmentState, SegmentStats,
+};
 pub use waiting::Hurry;
 pub use writer::WriteOutcome;
 

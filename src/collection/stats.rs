@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Collection;
-use crate::schema::IndexKind;
-use crate::segment::{Sealed, SegmentContext};
+use crate::schema::{IndexKind, Likeness, VectorColumn};
+use crate::segment::{IndexRecall, Sealed, SegmentContext};
 
 /// Bytes of a growing row's key and delete mark.
 const KEY_BYTES: u64 = 16;
+
+/// Neighbours whose recall is told.
+const RECALL_OF: usize = 10;
 
 /// The state of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +101,23 @@ pub struct IndexingReport {
     pub rows_linked: u64,
     /// Seconds until these are all linked, going by those that are.
     pub seconds_left: Option<f64>,
+}
+
+/// What the index of a column is measured to find of the 10 nearest, as queries search it by default.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RecallReport {
+    /// The column.
+    pub column: String,
+    /// What was measured with its rows when it was built, 0 to 1, of the segment where it is least; `None`
+    /// where some was not measured. Segments without index are scanned, and find all.
+    pub expected: Option<f32>,
+    /// What was found of the queries that were really asked, on average over the segments that were measured
+    /// with them; `None` before there are any.
+    pub live: Option<f32>,
+    /// Half of the interval that the true mean lies in with a probability of 95%.
+    pub live_deviation: f32,
+    /// How many queries that is of.
+    pub live_queries: u32,
 }
 
 /// The merge under way.
@@ -238,6 +258,33 @@ impl Collection {
             report.deletes += size_of_val(sealed.tombstones.marks()) as u64;
         }
         report
+    }
+
+    /// What indexes are measured to find, of each column that has one.
+    pub fn recall(&self) -> Vec<RecallReport> {
+        let snapshot = self.published.snapshot();
+        let columns = self.schema.columns.iter().enumerate();
+        let columns = columns.filter(|(_, column)| column.index != IndexKind::Flat);
+        let report = |(place, column): (usize, &VectorColumn)| {
+            let indexes = snapshot.sealed.iter().filter_map(|sealed| sealed.index(place));
+            let recalls: Vec<&IndexRecall> = indexes.map(|index| index.recall()).collect();
+            let expected = |recall: &&IndexRecall| {
+                let sample = recall.sample();
+                let like = sample.trial(column.index.effort(), RECALL_OF, Likeness::Like);
+                sample.is_measured(Likeness::Like).then_some(like.expected).flatten()
+            };
+            let expected: Option<Vec<f32>> = recalls.iter().map(expected).collect();
+            let live: Vec<_> = recalls.iter().filter_map(|recall| recall.live()).collect();
+            let mean = live.iter().map(|live| live.recall).sum::<f32>() / live.len() as f32;
+            RecallReport {
+                column: column.name.clone(),
+                expected: expected.map(|all| all.into_iter().fold(1.0, f32::min)),
+                live: (!live.is_empty()).then_some(mean),
+                live_deviation: live.iter().map(|live| live.deviation).fold(0.0, f32::max),
+                live_queries: live.iter().map(|l| l.queries.0 + l.queries.1).max().unwrap_or(0),
+            }
+        };
+        columns.map(report).collect()
     }
 
     /// How far indexing is.

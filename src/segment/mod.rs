@@ -33,7 +33,9 @@ pub use growing::{Block, Growing, GrowingView};
 pub use index_recall::{IndexRecall, LiveRecall};
 pub use kinds::{KindSet, forward_array, value_at};
 pub use sealed::{Sealed, SegmentContext, segment_folder, segment_id};
-pub use search::{Outcome, SegmentSearch, scan_growing, scan_sealed, search_index};
+pub use search::{
+    Outcome, SegmentSearch, scan_growing, scan_sealed, scans_by_itself, search_index,
+};
 pub use suspects::{Suspects, Trial};
 pub use told::{RecallSource, Told};
 pub use tombstones::{LIVE, Tombstones, encode as encode_tombstones};

@@ -30,7 +30,7 @@ SCHEMAS = {
     "GetRequest": ["Keys"], "ReadRequest": ["Reading"], "ScrollRequest": ["Page"], "ScrollReply": ["Scrolled"],
     "CountRequest": ["Selection"], "CountReply": ["Count"], "Rows": ["Row"],
     "StatsRequest": [], "StatsReply": ["Stats"], "Indexing": ["Indexing"], "CollectionMemory": ["CollectionMemory"],
-    "ServerMemory": ["ServerMemory"], "WaitIndexedRequest": ["Waiting"], "WaitIndexedReply": ["Waited"],
+    "ServerMemory": ["ServerMemory"], "ColumnRecall": ["ColumnRecall"], "WaitIndexedRequest": ["Waiting"], "WaitIndexedReply": ["Waited"],
     "ListModelsRequest": [], "ListModelsReply": ["Models"], "Model": ["Model"], "EmbedImagesRequest": ["EmbedParts", "Embed"],
     "EmbedImagesReply": ["Vectors"], "ImageFailure": ["ImageFailure"], "Thumbnails": ["Thumbnails"],
     "WriteImagesRequest": ["WriteParts", "ImageRows", "ImageRow"], "SearchByImageRequest": ["SearchParts"],

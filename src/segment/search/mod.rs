@@ -160,6 +160,19 @@ pub fn search_index(
     }
 }
 
+/// True where a query of that kind is answered by a scan, by itself, though there is an index.
+pub fn scans_by_itself(
+    sealed: &Sealed,
+    index: &ColumnIndex,
+    search: &SegmentSearch<'_>,
+    likeness: Likeness,
+) -> bool {
+    let finding = Finding::new(sealed, index, search);
+    let is_told = likeness == Likeness::Unlike && index.recall().tells_far();
+    is_told && finding.scan_bytes() <= SOON_BYTES
+        || finding.scans(index.recall().trial(search.effort, search.k, likeness))
+}
+
 /// The live nodes that a walk found, nearest first by their ranks.
 #[derive(Default)]
 struct Found {

@@ -1,7 +1,7 @@
 //! Statistics of our own contract.
 
 use super::super::proto::voisin_v1::{self as wire, CollectionMemory, Indexing, StatsReply};
-use crate::collection::{CollectionStats, IndexingReport, MemoryReport};
+use crate::collection::{CollectionStats, IndexingReport, MemoryReport, RecallReport};
 use crate::database::ServerMemory;
 
 /// A collection's statistics, with the memory of the process.
@@ -11,9 +11,18 @@ pub fn stats_reply(
     memory: MemoryReport,
     server: ServerMemory,
     unindexed: Vec<String>,
+    recall: Vec<RecallReport>,
 ) -> StatsReply {
+    let column_recall = |report: RecallReport| wire::ColumnRecall {
+        column: report.column,
+        expected: report.expected,
+        live: report.live,
+        live_deviation: report.live_deviation,
+        live_queries: report.live_queries,
+    };
     StatsReply {
         unindexed,
+        recall: recall.into_iter().map(column_recall).collect(),
         rows: stats.segments.iter().map(|segment| segment.live_rows).sum(),
         segments: stats.segments.iter().filter(|segment| segment.live_rows > 0).count() as u32,
         file_bytes: stats.segments.iter().map(|segment| segment.file_bytes).sum(),

@@ -174,6 +174,14 @@ fn collections(now: &Now, database: &Database) -> prometheus::Result<()> {
         &["collection"],
     )?;
     now.registry.register(Box::new(seconds_left.clone()))?;
+    let recall = GaugeVec::new(
+        Opts::new(
+            "voisin_recall",
+            "What queries find of the 10 nearest by default: of a sample when an index was built, and of queries that were asked (live).",
+        ),
+        &["collection", "column", "of"],
+    )?;
+    now.registry.register(Box::new(recall.clone()))?;
     let memory = now.gauge(
         "voisin_collection_memory_bytes",
         "Memory of a collection by what it is for; mapped files are not counted.",
@@ -200,6 +208,13 @@ fn collections(now: &Now, database: &Database) -> prometheus::Result<()> {
         settled.set(&[name], u64::from(report.is_settled));
         if let Some(seconds) = report.seconds_left {
             seconds_left.with_label_values(&[name]).set(seconds);
+        }
+        for report in collection.recall() {
+            for (of, share) in [("sample", report.expected), ("live", report.live)] {
+                if let Some(share) = share {
+                    recall.with_label_values(&[name, &report.column, of]).set(share.into());
+                }
+            }
         }
         let report = collection.memory();
         for (part, bytes) in [

@@ -149,6 +149,7 @@ impl Voisin for Native {
                 collection.memory(),
                 self.database.server_memory(),
                 collection.unindexed(),
+                collection.recall(),
             )
         });
         answer("Stats", reply)

@@ -28,6 +28,33 @@ pub(super) struct Stats {
     /// Why rows are scanned that an index would hold, but for what is yet to be done: indexes that are left
     /// out of service, columns whose indexes cannot be built, and fewer rows than training takes.
     unindexed: Vec<String>,
+    /// What indexes are measured to find, of each column that has one.
+    recall: Vec<ColumnRecall>,
+}
+
+/// What a column's indexes find of the 10 nearest, as queries search them by default.
+#[derive(Serialize, ToSchema)]
+struct ColumnRecall {
+    column: String,
+    /// What was measured with its rows when they were built, of the segment where it is least; `null` where
+    /// some was not measured. Segments without index are scanned, and find all.
+    #[schema(minimum = 0, maximum = 1)]
+    expected: Option<f32>,
+    /// What was found of queries that were really asked, which were compared with exact answers in the
+    /// background; `null` before there are enough of them.
+    #[schema(minimum = 0, maximum = 1)]
+    live: Option<f32>,
+    /// Half of the interval around `live` that holds the true mean with a probability of 95%.
+    live_deviation: f32,
+    /// How many queries that is of.
+    live_queries: u32,
+}
+
+impl From<wire::ColumnRecall> for ColumnRecall {
+    fn from(recall: wire::ColumnRecall) -> Self {
+        let wire::ColumnRecall { column, expected, live, live_deviation, live_queries } = recall;
+        ColumnRecall { column, expected, live, live_deviation, live_queries }
+    }
 }
 
 /// How far the indexing of a collection is.
@@ -121,6 +148,7 @@ impl From<wire::StatsReply> for Stats {
         let server = reply.server_memory.unwrap_or_default();
         Stats {
             unindexed: reply.unindexed,
+            recall: reply.recall.into_iter().map(ColumnRecall::from).collect(),
             rows: reply.rows,
             segments: reply.segments,
             file_bytes: reply.file_bytes,

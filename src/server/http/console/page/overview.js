@@ -12,6 +12,7 @@ export function tiles(node, stats) {
     ["segments", stats && count(stats.segments), stats?.segments === 1 ? "segment" : "segments"],
     ["memory", stats && bytes(stats.memory.total)],
     ["files", stats && bytes(stats.file_bytes)],
+    ["recall", ...recall(stats)],
   ];
   if (node.children.length === 0) {
     fill(node, values.map(([name]) => h("div", { class: "tile", "data-figure": name },
@@ -21,6 +22,16 @@ export function tiles(node, stats) {
     setText(node.children[at].firstChild, value ?? "–");
     setText(node.children[at].lastChild, unit ?? name);
   });
+}
+
+/** What queries find of the 10 nearest, of the column that finds least: of queries that were asked, if there are enough. */
+function recall(stats) {
+  const share = (one) => one.live ?? one.expected;
+  const known = (stats?.recall ?? []).filter((one) => share(one) !== null);
+  if (known.length === 0) return [undefined];
+  const least = known.reduce((a, b) => (share(b) < share(a) ? b : a));
+  const words = least.live === null ? "recall, of a sample" : `recall, of ${count(least.live_queries)} queries asked`;
+  return [`${(100 * share(least)).toFixed(1)}%`, words];
 }
 
 /** How far indexing is; nothing where all is done. */
