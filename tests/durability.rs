@@ -71,7 +71,10 @@ async fn workload(
     journal: &mut Journal,
 ) {
     let mut rng = StdRng::seed_from_u64(seed);
-    let Ok(database) = open(disk, &busy_config(durability)) else { return };
+    let mut config = busy_config(durability);
+    // It is quiet between any two requests, so that what is deleted is removed all the time.
+    config.segment.quiet_ms = 0;
+    let Ok(database) = open(disk, &config) else { return };
     let created = database.create_collection(declaration(NAME)).await;
     if created.is_err() && !matches!(created, Err(Error::DuplicateCollection { .. })) {
         database.close();
@@ -93,8 +96,11 @@ async fn workload(
             }
             journal.has_alias = true;
         }
-        if turn % 12 == 11 {
+        if turn % 12 == 11 || turn % 7 == 3 {
             // Seals and merges now, so that their syncs are among those that fail.
+            if turn % 7 == 3 {
+                collection.tick();
+            }
             collection.settle();
         }
         let mut rows = Vec::new();

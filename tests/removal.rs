@@ -4,7 +4,8 @@
 mod support;
 
 use std::collections::HashMap;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
 use tonic::Code;
@@ -305,4 +306,65 @@ async fn expiring_is_switched_on_and_off_where_there_are_rows() {
     alter(Expiry::Ttl(hour_after("at"))).await;
     assert_eq!(count(&served, "").await, 0);
     wait_for_rows(&served, 0).await;
+}
+
+/// True where a file below a folder has these bytes.
+fn is_in_a_file(folder: &Path, bytes: &[u8]) -> bool {
+    let files = walkdir::WalkDir::new(folder).into_iter().flatten();
+    let mut contents = files
+        .filter(|entry| entry.file_type().is_file())
+        .filter_map(|entry| std::fs::read(entry.path()).ok());
+    contents.any(|content| content.windows(bytes.len()).any(|window| window == bytes))
+}
+
+async fn wait_until_gone(served: &Served, bytes: &[u8], what: &str) {
+    let started = Instant::now();
+    while is_in_a_file(served.folder.path(), bytes) {
+        assert!(started.elapsed() < PATIENCE, "{what} rows are in the files still");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_was_deleted_replaced_or_expired_is_in_a_file_once_it_is_quiet() {
+    let quiet = ("VOISIN__SEGMENT__QUIET_MS", "500");
+    let busy = ("VOISIN__SEGMENT__SEAL_ROWS_MAX", "400");
+    let graphs = ("VOISIN__SEGMENT__GRAPH_ROWS_MIN", "500");
+    // Few rows stay in memory and in the log, many are sealed and get a graph.
+    for rows in [60, 1_500] {
+        let served = Served::start(&[quiet, busy, graphs]).await;
+        served.voisin().create_collection(declaration(Some(hour_after("n")))).await.expect("one");
+        let text = |secret: &str| Value { kind: Some(Kind::StringValue(secret.into())) };
+        let secret =
+            |key: u64| text(["deleted row", "replaced row", "row that stays"][key as usize % 3]);
+        write(&served, Operation::Insert, 0..rows, secret).await;
+        // The time of a row is its key, in 1970.
+        wait_for_rows(&served, 0).await;
+        wait_until_gone(&served, b"row that stays", "expired").await;
+
+        let alter = AlterCollectionRequest {
+            name: NAME.into(),
+            expiry: Some(Expiry::NoTtl(true)),
+            ..Default::default()
+        };
+        served.voisin().alter_collection(alter).await.expect("it is altered");
+        write(&served, Operation::Insert, 0..rows, secret).await;
+        wait_for_rows(&served, rows).await;
+        write(&served, Operation::Delete, (0..rows).filter(|key| key % 3 == 0), secret).await;
+        wait_until_gone(&served, b"deleted row", "deleted").await;
+        assert!(is_in_a_file(served.folder.path(), b"replaced row"));
+        let replaced = (0..rows).filter(|key| key % 3 == 1).take(3);
+        write(&served, Operation::Update, replaced, |_| text("another row")).await;
+        let left = (0..rows).filter(|key| key % 3 == 1).skip(3);
+        write(&served, Operation::Update, left, |_| text("another row")).await;
+        wait_until_gone(&served, b"replaced row", "replaced").await;
+        for there in ["row that stays", "another row"] {
+            assert!(is_in_a_file(served.folder.path(), there.as_bytes()), "{there}");
+        }
+        let current: Vec<u64> = (0..rows).filter(|key| key % 3 != 0).collect();
+        assert_eq!(keys(&served, "").await, current);
+        assert_eq!(found(&served, 2_000, Some(&["at"])).await, current);
+        let served = served.restart().await;
+        assert_eq!(keys(&served, "at == 'row that stays'").await.len() as u64, rows / 3);
+    }
 }

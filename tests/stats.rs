@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::stream;
 use tempfile::TempDir;
@@ -13,7 +13,7 @@ use support::{PATIENCE, Server};
 use voisin::server::proto::proxima::{self, proxima_service_client::ProximaServiceClient};
 use voisin::server::proto::voisin_v1::voisin_client::VoisinClient;
 use voisin::server::proto::voisin_v1::{
-    ElementType, Operation, StatsReply, StatsRequest, VectorColumn, WriteRequest,
+    BytesWritten, ElementType, Operation, StatsReply, StatsRequest, VectorColumn, WriteRequest,
 };
 
 const NAME: &str = "photos";
@@ -22,7 +22,11 @@ const DIMENSION: u32 = 40;
 async fn start(folder: &TempDir) -> (Server, Channel) {
     let settings =
         [("VOISIN__SEGMENT__GRAPH_ROWS_MIN", "500"), ("VOISIN__SEGMENT__SEAL_ROWS_MAX", "1000")];
-    let server = Server::start_with(folder.path(), &["--durability", "process"], &settings);
+    start_with(folder, &settings).await
+}
+
+async fn start_with(folder: &TempDir, settings: &[(&str, &str)]) -> (Server, Channel) {
+    let server = Server::start_with(folder.path(), &["--durability", "process"], settings);
     let address = server.wait_for("ready")["grpc"].as_str().expect("an address").to_owned();
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("an address");
     (server, endpoint.connect().await.expect("the server takes connections"))
@@ -107,6 +111,45 @@ async fn rows_memory_and_indexing_are_told() {
     let searched = memory.growing + memory.codes + memory.graphs;
     assert_eq!(memory.total, searched + memory.keys + memory.deletes + memory.builds);
     assert!(done.file_bytes > 4_000 * 4 * u64::from(DIMENSION) && done.segments >= 1);
+}
+
+/// Waits until no row waits but for so many, and tells what was written.
+async fn written_at_rest(channel: &Channel, waiting: u64) -> BytesWritten {
+    let started = Instant::now();
+    let mut before = None;
+    loop {
+        let now = stats(channel).await;
+        let indexing = now.indexing.expect("indexing");
+        let written = now.bytes_written.expect("bytes");
+        let is_done = indexing.rows_waiting <= waiting && indexing.rows_linking == 0;
+        if is_done && before == Some(written) {
+            return written;
+        }
+        assert!(started.elapsed() < PATIENCE, "no rest: {now:?}");
+        before = Some(written);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+}
+
+#[tokio::test]
+async fn small_bursts_do_not_rewrite_what_is_large() {
+    let folder = TempDir::new().expect("temp dir");
+    let settings = [("VOISIN__SEGMENT__GRAPH_ROWS_MIN", "5000")];
+    let (_server, channel) = start_with(&folder, &settings).await;
+    create(&channel).await;
+    insert(&channel, 0..30_000).await;
+    let loaded = written_at_rest(&channel, 0).await;
+    assert!(loaded.by_callers >= 30_000 * 4 * u64::from(DIMENSION), "{loaded:?}");
+    assert!(loaded.in_all >= 3 * loaded.by_callers && loaded.ratio < 12.0, "{loaded:?}");
+    assert_eq!(loaded.ratio, loaded.in_all as f64 / loaded.by_callers as f64);
+    for burst in 0..3 {
+        let first = 100_000 + burst * 600;
+        insert(&channel, first..first + 600).await;
+        written_at_rest(&channel, 1_800).await;
+    }
+    let now = written_at_rest(&channel, 1_800).await;
+    let (came, written) = (now.by_callers - loaded.by_callers, now.in_all - loaded.in_all);
+    assert!(written < 12 * came, "{came} bytes were written {} times", written / came);
 }
 
 #[tokio::test]

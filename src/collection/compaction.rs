@@ -2,8 +2,13 @@
 //!
 //! Sealing makes small segments without graphs, scanned exactly. As soon as enough rows wait, they go
 //! into a graph: into that of the largest segment not much larger than they are, or into a new one.
-//! Graphs are merged, by extending the larger, when the small ones together reach half of the
-//! largest. So each row is linked into a graph about once, and a query meets few segments.
+//! Graphs are joined, by extending the larger, when the small ones together reach half of the largest.
+//!
+//! A merge writes everything it takes anew. What that may come to is bounded by the bytes that were
+//! written, which the [`Ledger`](super::ledger::Ledger) keeps: a large segment is written again only when
+//! the rows that came have paid for it, and until then they stay in segments of their own. Merges that
+//! are due whatever they cost are those that each row is part of a few times at most: a first graph for
+//! many waiting rows, segments of which half is deleted, and more segments than queries should meet.
 //!
 //! What is scanned and linked are vectors: where rows have several, segments are as large as these.
 
@@ -12,14 +17,25 @@ use std::ops::Add;
 use crate::native::ROWS_MAX;
 use crate::segment::IndexRule;
 
-/// Graph segments kept side by side at most.
+/// Graph segments kept side by side as long as more can be paid for.
 const GRAPHS_MAX: usize = 4;
+/// Graph segments kept side by side at most, whatever it costs.
+const GRAPHS_BOUND: usize = 8;
+/// As many times the rows that a graph pays for get one of their own, whatever it costs.
+const WAITING_BOUND: u64 = 3;
 /// A graph is extended by rows that are at least this fraction of it.
 const EXTEND_RATIO: u64 = 4;
 /// The same when nothing is being written.
 const REST_RATIO: u64 = 128;
-/// Segments without graph and of similar size kept side by side at most.
+/// Segments without graph and of similar size kept side by side, as long as more can be paid for.
 const FLAT_FAN_IN: usize = 4;
+/// The same, whatever it costs.
+const FLAT_FAN_IN_BOUND: usize = 12;
+/// While rows are being written, a segment is rewritten when more than this share of it is deleted, and
+/// that can be paid for: sooner than that, more of it may follow.
+const DELETED_SHARE_BUSY: f64 = 0.5;
+/// The same, whatever it costs, which is a quarter of what was written for the rows that are left out.
+const DELETED_SHARE_BOUND: f64 = 0.8;
 
 /// What is known of a sealed segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +51,8 @@ pub struct SegmentFacts {
     pub deleted: u64,
     /// True when a column has an index.
     pub has_index: bool,
+    /// Bytes of the rows file.
+    pub rows_bytes: u64,
 }
 
 /// Rows, and the vectors that these have.
@@ -59,10 +77,39 @@ impl SegmentFacts {
 
     /// What is left without the deleted rows, as if each had as many vectors.
     fn live(&self) -> Size {
-        let rows = self.rows - self.deleted.min(self.rows);
-        let share = u128::from(self.vectors) * u128::from(rows) / u128::from(self.rows.max(1));
-        Size { rows, vectors: share as u64 }
+        Size {
+            rows: self.rows - self.deleted.min(self.rows),
+            vectors: self.live_share(self.vectors),
+        }
     }
+
+    /// The live rows' share of something that the whole segment has.
+    fn live_share(&self, of: u64) -> u64 {
+        let rows = self.rows - self.deleted.min(self.rows);
+        (u128::from(of) * u128::from(rows) / u128::from(self.rows.max(1))) as u64
+    }
+
+    fn deleted_share(&self) -> f64 {
+        self.deleted as f64 / self.rows.max(1) as f64
+    }
+}
+
+/// Bytes that merges may write now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// For fewer and larger segments.
+    pub joins: u64,
+    /// For what was deleted to be gone.
+    pub removal: u64,
+    /// Most of the rows came since all was in order for the last time: it may be put in order once, whatever
+    /// that costs.
+    pub is_first_order: bool,
+}
+
+impl Budget {
+    /// Whatever there is to do.
+    pub const UNBOUNDED: Budget =
+        Budget { joins: u64::MAX, removal: u64::MAX, is_first_order: true };
 }
 
 /// The collection's and the server's wishes.
@@ -78,6 +125,12 @@ pub struct Policy {
     pub segments_max: usize,
     /// Nothing is being written: small rests are worth a rewrite of what they join.
     pub is_still: bool,
+    /// Segments below this id are to lose their deleted rows, since it is quiet.
+    pub removal_before: u32,
+    /// Bytes of index files for each vector.
+    pub index_bytes: u64,
+    /// What merges may cost.
+    pub budget: Budget,
 }
 
 /// A merge to be done.
@@ -89,14 +142,13 @@ pub struct MergeJob {
     pub extend_first: bool,
     /// Indexes of the result.
     pub indexes: IndexRule,
+    /// Paid by nothing: the one merge that puts in order what is mostly new.
+    pub is_first_order: bool,
+    /// Done for what is deleted to be gone.
+    pub is_removal: bool,
 }
 
 impl Policy {
-    /// How many times its new rows a graph may have to be extended by them.
-    fn extend_ratio(&self) -> u64 {
-        if self.is_still { REST_RATIO } else { EXTEND_RATIO }
-    }
-
     /// True for what one segment may hold.
     fn fits(&self, size: Size) -> bool {
         size.rows <= self.rows_max && size.vectors <= ROWS_MAX as u64
@@ -106,11 +158,45 @@ impl Policy {
         self.index_rows_min.map_or(IndexRule::None, IndexRule::FromRows)
     }
 
-    /// The next merge, or `None` when all is well. Every merge it proposes leaves fewer segments,
-    /// fewer deleted rows or fewer rows without a graph, so a run of merges ends.
+    fn job(&self, sources: Vec<u32>, extend_first: bool) -> MergeJob {
+        MergeJob {
+            sources,
+            extend_first,
+            indexes: self.indexes(),
+            is_first_order: false,
+            is_removal: false,
+        }
+    }
+
+    /// Bytes that merging these writes, roughly: all of the first when it is extended, else what lives.
+    fn cost(&self, sources: &[&SegmentFacts], extend_first: bool) -> u64 {
+        let mut bytes = 0u64;
+        let mut vectors = 0u64;
+        for (place, source) in sources.iter().enumerate() {
+            let is_whole = extend_first && place == 0;
+            let (own_bytes, size) = match is_whole {
+                true => (source.rows_bytes, source.whole()),
+                false => (source.live_share(source.rows_bytes), source.live()),
+            };
+            bytes = bytes.saturating_add(own_bytes);
+            vectors = vectors.saturating_add(size.vectors);
+        }
+        let was_index = sources.iter().any(|source| source.has_index);
+        let has_index = was_index || self.index_rows_min.is_some_and(|min| vectors >= min.max(2));
+        match has_index {
+            true => bytes.saturating_add(vectors.saturating_mul(self.index_bytes)),
+            false => bytes,
+        }
+    }
+
+    /// The next merge, or `None` when all is well or what is not cannot be paid for. Every merge it proposes
+    /// leaves fewer segments, fewer deleted rows or fewer rows without a graph, so a run of merges ends.
     pub fn next_merge(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
         self.rewrite(segments)
+            .or_else(|| self.remove_deleted(segments))
+            .or_else(|| self.put_in_order(segments))
             .or_else(|| self.link_waiting(segments))
+            .or_else(|| self.link_rest(segments))
             .or_else(|| self.join_graphs(segments))
             .or_else(|| self.join_flat(segments))
             .or_else(|| self.too_many(segments))
@@ -118,11 +204,31 @@ impl Policy {
 
     /// A segment with too many deleted rows is rewritten without them.
     fn rewrite(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
-        let worst = segments
-            .iter()
-            .filter(|s| s.deleted > 0 && s.deleted as f64 > self.deleted_share_max * s.rows as f64)
-            .max_by_key(|s| s.deleted)?;
-        Some(MergeJob { sources: vec![worst.id], extend_first: false, indexes: self.indexes() })
+        let least = self.deleted_share_max;
+        let wanted = if self.is_still { least } else { least.max(DELETED_SHARE_BUSY) };
+        let is_due = |s: &&SegmentFacts| {
+            let share = s.deleted_share();
+            let is_paid = || self.cost(&[s], false) <= self.budget.joins.max(self.budget.removal);
+            share > least.max(DELETED_SHARE_BOUND) || (share > wanted && is_paid())
+        };
+        let due = segments.iter().filter(|s| s.deleted > 0).filter(is_due);
+        due.max_by_key(|s| s.deleted).map(|worst| self.without_deleted(worst))
+    }
+
+    /// A graph stays one although it is a little small for one without its deleted rows: it would be made
+    /// anew as soon as a few rows come.
+    fn without_deleted(&self, segment: &SegmentFacts) -> MergeJob {
+        let least = self.index_rows_min.filter(|_| segment.has_index).map(|least| least / 2);
+        let indexes = least.map_or(self.indexes(), IndexRule::FromRows);
+        MergeJob { indexes, is_removal: true, ..self.job(vec![segment.id], false) }
+    }
+
+    /// When it is quiet, whatever has a deleted row is rewritten without it, the cheapest first.
+    fn remove_deleted(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        let cost = |s: &SegmentFacts| self.cost(&[s], false);
+        let is_swept = |s: &&SegmentFacts| s.deleted > 0 && s.id < self.removal_before;
+        let cheapest = segments.iter().filter(is_swept).min_by_key(|s| cost(s))?;
+        (cost(cheapest) <= self.budget.removal).then(|| self.without_deleted(cheapest))
     }
 
     /// Rows without a graph go into one.
@@ -137,73 +243,107 @@ impl Policy {
             }
         }
         if waiting.is_empty() || size.vectors < rows_min.max(2) {
-            return self.link_rest(segments, &waiting, size);
+            return None;
         }
-        let most = self.extend_ratio() * size.vectors;
+        let with = |base| std::iter::once(base).chain(waiting.iter().copied()).collect::<Vec<_>>();
         let base = segments
             .iter()
             .filter(|s| s.has_index)
-            .filter(|s| s.vectors <= most && self.fits(s.whole() + size))
+            .filter(|s| s.vectors <= EXTEND_RATIO * size.vectors && self.fits(s.whole() + size))
+            .filter(|s| self.cost(&with(s), true) <= self.budget.joins)
             .max_by_key(|s| s.vectors);
         let ids = waiting.iter().map(|s| s.id);
-        Some(match base {
-            Some(base) => MergeJob {
-                sources: std::iter::once(base.id).chain(ids).collect(),
-                extend_first: true,
-                indexes: self.indexes(),
-            },
-            None => {
-                MergeJob { sources: ids.collect(), extend_first: false, indexes: self.indexes() }
-            }
+        if let Some(base) = base {
+            return Some(self.job(std::iter::once(base.id).chain(ids).collect(), true));
+        }
+        let is_paid = self.cost(&waiting, false) <= self.budget.joins;
+        let are_many = size.vectors >= WAITING_BOUND * rows_min;
+        (is_paid || are_many).then(|| self.job(ids.collect(), false))
+    }
+
+    /// When nothing is being written, everything becomes one segment, by extending the largest graph.
+    fn put_in_order(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        if !self.is_still {
+            return None;
+        }
+        let mut graphs: Vec<&SegmentFacts> = segments.iter().filter(|s| s.has_index).collect();
+        graphs.sort_by_key(|s| std::cmp::Reverse(s.vectors));
+        let largest = graphs.first()?.vectors;
+        graphs.extend(segments.iter().filter(|s| !s.has_index));
+        let sources = self.fitting(&graphs);
+        let added: u64 = sources[1..].iter().map(|s| s.live().vectors).sum();
+        let is_paid = self.cost(&sources, true) <= self.budget.joins;
+        let is_due = sources.len() > 1 && REST_RATIO * added >= largest;
+        (is_due && (is_paid || self.budget.is_first_order)).then(|| MergeJob {
+            is_first_order: !is_paid,
+            ..self.job(sources.iter().map(|s| s.id).collect(), true)
         })
     }
 
-    /// When nothing is being written, what is left over joins the smallest graph that it is not too
-    /// small a part of, rather than being scanned by every query.
-    fn link_rest(
-        &self,
-        segments: &[SegmentFacts],
-        waiting: &[&SegmentFacts],
-        size: Size,
-    ) -> Option<MergeJob> {
-        if !self.is_still || waiting.is_empty() {
+    /// Where that cannot be paid for, rows without a graph, fewer than are worth one, join the smallest graph
+    /// for which it can, rather than being scanned by every query.
+    fn link_rest(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
+        let flat: Vec<&SegmentFacts> = segments.iter().filter(|s| !s.has_index).collect();
+        let size = flat.iter().map(|s| s.live()).fold(Size::default(), Size::add);
+        if !self.is_still || size.vectors == 0 {
             return None;
         }
+        let with = |base| std::iter::once(base).chain(flat.iter().copied()).collect::<Vec<_>>();
         let base = segments
             .iter()
             .filter(|s| s.has_index)
             .filter(|s| s.vectors <= REST_RATIO * size.vectors && self.fits(s.whole() + size))
+            .filter(|s| self.cost(&with(s), true) <= self.budget.joins)
             .min_by_key(|s| s.vectors)?;
-        let sources = std::iter::once(base.id).chain(waiting.iter().map(|s| s.id));
-        Some(MergeJob { sources: sources.collect(), extend_first: true, indexes: self.indexes() })
+        Some(self.job(with(base).iter().map(|s| s.id).collect(), true))
     }
 
-    /// Graphs are joined by extending the largest.
+    /// Graphs are joined by extending the largest: of all, or of those that are small for many to be fewer.
     fn join_graphs(&self, segments: &[SegmentFacts]) -> Option<MergeJob> {
         let mut graphs: Vec<&SegmentFacts> = segments.iter().filter(|s| s.has_index).collect();
         graphs.sort_by_key(|s| std::cmp::Reverse(s.vectors));
         let (largest, rest) = graphs.split_first()?;
         let small: u64 = rest.iter().map(|s| s.live().vectors).sum();
-        let is_worth_it = match self.is_still {
-            true => REST_RATIO * small >= largest.vectors,
-            false => 2 * small >= largest.vectors || graphs.len() > GRAPHS_MAX,
-        };
-        if rest.is_empty() || !is_worth_it {
-            return None;
-        }
-        let mut size = largest.whole();
-        let mut sources = vec![largest.id];
-        for segment in rest {
-            if self.fits(size + segment.live()) {
-                size = size + segment.live();
-                sources.push(segment.id);
+        let mut joined = self.fitting(&graphs);
+        let is_worth_it = 2 * small >= largest.vectors && joined.len() > 1;
+        if !is_worth_it || self.cost(&joined, true) > self.budget.joins {
+            if graphs.len() <= GRAPHS_MAX {
+                return None;
+            }
+            joined = self.fitting(self.smallest(&graphs));
+            let is_paid = self.cost(&joined, true) <= self.budget.joins;
+            if joined.len() < 2 || !(is_paid || graphs.len() > GRAPHS_BOUND) {
+                return None;
             }
         }
-        (sources.len() > 1).then(|| MergeJob {
-            sources,
-            extend_first: true,
-            indexes: self.indexes(),
-        })
+        Some(self.job(joined.iter().map(|s| s.id).collect(), true))
+    }
+
+    /// Of graphs, largest first, those of the end that are of a size, two at least.
+    fn smallest<'a, 'b>(&self, graphs: &'a [&'b SegmentFacts]) -> &'a [&'b SegmentFacts] {
+        let mut vectors = 0;
+        let mut first = graphs.len();
+        while let Some(before) = first.checked_sub(1)
+            && (graphs.len() - first < 2 || graphs[before].vectors <= vectors)
+        {
+            vectors += graphs[before].live().vectors;
+            first = before;
+        }
+        &graphs[first..]
+    }
+
+    /// The first, and what one segment may hold with it.
+    fn fitting<'b>(&self, segments: &[&'b SegmentFacts]) -> Vec<&'b SegmentFacts> {
+        let mut size = Size::default();
+        let mut fitting = Vec::new();
+        for segment in segments {
+            let added = if fitting.is_empty() { segment.whole() } else { segment.live() };
+            if fitting.is_empty() || self.fits(size + added) {
+                size = size + added;
+                fitting.push(*segment);
+            }
+        }
+        fitting
     }
 
     /// Segments without graphs are merged when several are of a size.
@@ -219,14 +359,15 @@ impl Policy {
                 break;
             }
             size = size + live;
-            sources.push(segment.id);
+            sources.push(segment);
         }
-        sources.sort_unstable();
-        (sources.len() >= FLAT_FAN_IN).then(|| MergeJob {
-            sources,
-            extend_first: false,
-            indexes: self.indexes(),
-        })
+        let is_paid = self.cost(&sources, false) <= self.budget.joins;
+        let least = if is_paid { FLAT_FAN_IN } else { FLAT_FAN_IN_BOUND };
+        let mut ids: Vec<u32> = sources.iter().map(|s| s.id).collect();
+        ids.sort_unstable();
+        // What cannot be paid for gets no graph either.
+        let indexes = if is_paid { self.indexes() } else { IndexRule::None };
+        (sources.len() >= least).then(|| MergeJob { indexes, ..self.job(ids, false) })
     }
 
     /// Above the limit the smallest are merged, whatever rows_max says.
@@ -243,18 +384,20 @@ impl Policy {
         });
         let mut sources: Vec<u32> = fitting.map(|s| s.id).collect();
         sources.sort_unstable();
-        (sources.len() > 1).then(|| MergeJob {
-            sources,
-            extend_first: false,
-            indexes: self.indexes(),
-        })
+        (sources.len() > 1).then(|| self.job(sources, false))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use std::time::Duration;
 
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::super::ledger::{Account, WrittenReport};
     use super::*;
 
     fn policy() -> Policy {
@@ -264,11 +407,19 @@ mod tests {
             rows_max: u64::MAX,
             segments_max: 16,
             is_still: false,
+            removal_before: 0,
+            index_bytes: INDEX_BYTES,
+            budget: Budget::UNBOUNDED,
         }
     }
 
+    /// As 128 numbers of 32 bits with their keys, in a rows file and in a graph.
+    const ROW_BYTES: u64 = 520;
+    const INDEX_BYTES: u64 = 664;
+
     fn segment(id: u32, rows: u64, has_index: bool) -> SegmentFacts {
-        SegmentFacts { id, rows, vectors: rows, deleted: 0, has_index }
+        let rows_bytes = rows * ROW_BYTES;
+        SegmentFacts { id, rows, vectors: rows, deleted: 0, has_index, rows_bytes }
     }
 
     #[test]
@@ -301,10 +452,49 @@ mod tests {
     #[test]
     fn deleted_rows_are_reclaimed() {
         let full = SegmentFacts { deleted: 21, ..segment(3, 100, false) };
-        let job = policy().next_merge(&[segment(0, 100, false), full]).unwrap();
+        let still = Policy { is_still: true, ..policy() };
+        let job = still.next_merge(&[segment(0, 100, false), full]).unwrap();
         assert_eq!(job.sources, [3]);
+        assert_eq!(policy().next_merge(&[full]), None, "more of it may follow soon");
+        let half = SegmentFacts { deleted: 51, ..full };
+        assert_eq!(policy().next_merge(&[half]).unwrap().sources, [3]);
         let few = SegmentFacts { deleted: 20, ..segment(3, 100, false) };
-        assert_eq!(policy().next_merge(&[few]), None);
+        assert_eq!(still.next_merge(&[few]), None);
+    }
+
+    #[test]
+    fn when_it_is_quiet_every_deleted_row_is_reclaimed_that_can_be_paid_for() {
+        let one = SegmentFacts { deleted: 1, ..segment(3, 100_000, true) };
+        let two = SegmentFacts { deleted: 2, ..segment(4, 5_000, false) };
+        let removal = 100_000 * (ROW_BYTES + INDEX_BYTES);
+        let budget = Budget { joins: 0, removal, is_first_order: false };
+        let quiet = Policy { is_still: true, removal_before: 5, budget, ..policy() };
+        assert_eq!(quiet.next_merge(&[one, two]).unwrap().sources, [4]);
+        let job = quiet.next_merge(&[one]).unwrap();
+        assert_eq!((job.sources, job.extend_first), (vec![3], false));
+        let budget = Budget { removal: removal / 2, ..budget };
+        assert_eq!(Policy { budget, ..quiet }.next_merge(&[one]), None);
+        assert_eq!(Policy { removal_before: 3, ..quiet }.next_merge(&[one]), None);
+    }
+
+    #[test]
+    fn a_large_graph_is_not_written_again_for_rows_that_did_not_pay_for_it() {
+        let segments = [segment(0, 60_000, true), segment(1, 600, false), segment(2, 600, false)];
+        let all = 61_200 * (ROW_BYTES + INDEX_BYTES);
+        let budget = Budget { joins: all - 1, removal: 0, is_first_order: false };
+        let still = Policy { is_still: true, budget, ..policy() };
+        assert_eq!(still.next_merge(&segments), None);
+        let paid = Policy { budget: Budget { joins: all, ..budget }, ..still };
+        let job = paid.next_merge(&segments).unwrap();
+        assert_eq!((job.sources, job.is_first_order), (vec![0, 1, 2], false));
+        let first = Policy { budget: Budget { is_first_order: true, ..budget }, ..still };
+        let job = first.next_merge(&segments).unwrap();
+        assert_eq!((job.sources, job.is_first_order), (vec![0, 1, 2], true));
+        let few = Policy { budget: Budget { joins: 0, ..budget }, ..policy() };
+        let many = [segment(0, 60_000, true), segment(1, 10_000, false)];
+        assert_eq!(few.next_merge(&many), None);
+        let many = [segment(0, 60_000, true), segment(1, 30_000, false)];
+        assert_eq!(few.next_merge(&many).unwrap().sources, [1], "a graph of their own");
     }
 
     #[test]
@@ -330,7 +520,8 @@ mod tests {
         let vectors = live.vectors.max(live.rows) * rows / live.rows.max(1);
         let has_index = matches!(job.indexes, IndexRule::FromRows(min) if vectors >= min.max(2));
         if rows > 0 {
-            left.push(SegmentFacts { id, rows, vectors, deleted: extended, has_index });
+            let rows_bytes = rows * ROW_BYTES;
+            left.push(SegmentFacts { id, rows, vectors, deleted: extended, has_index, rows_bytes });
         }
         left
     }
@@ -343,11 +534,17 @@ mod tests {
             rows_max in prop_oneof![Just(u64::MAX), 1u64..300_000],
             graphs in any::<bool>(),
             is_still in any::<bool>(),
+            is_quiet in any::<bool>(),
+            joins in prop_oneof![Just(0u64), Just(u64::MAX), 0u64..1 << 30],
+            removal in prop_oneof![Just(0u64), Just(u64::MAX), 0u64..1 << 30],
+            is_first_order in any::<bool>(),
             vectors_of_row in prop_oneof![Just(1u64), 1u64..400],
         ) {
             let policy = Policy {
                 rows_max,
                 is_still,
+                removal_before: if is_still && is_quiet { u32::MAX } else { 0 },
+                budget: Budget { joins, removal, is_first_order },
                 index_rows_min: graphs.then_some(10_000),
                 ..policy()
             };
@@ -360,6 +557,7 @@ mod tests {
                     vectors: rows * vectors_of_row,
                     deleted: rows * deleted / 100,
                     has_index: has_index && graphs && rows * vectors_of_row >= 10_000,
+                    rows_bytes: rows * ROW_BYTES,
                 })
                 .collect();
             let live_rows = |segments: &[SegmentFacts]| -> u64 {
@@ -375,6 +573,247 @@ mod tests {
             }
             prop_assert_eq!(live, live_rows(&segments));
             prop_assert!(segments.len() <= 16 + usize::from(segments.len() > 16));
+            let is_paid = policy.removal_before > 0 && removal == u64::MAX;
+            prop_assert!(!is_paid || segments.iter().all(|segment| segment.deleted == 0));
+        }
+    }
+
+    /// What a caller does every so many seconds, for an hour.
+    #[derive(Debug, Clone, Copy)]
+    struct Mix {
+        /// Rows that there are at first.
+        loaded: u64,
+        /// Bytes of a vector.
+        vector_bytes: u64,
+        /// Seconds from one burst to the next.
+        pause: u64,
+        /// Rows of a burst that are new.
+        inserts: u64,
+        /// Rows of a burst that are written anew.
+        updates: u64,
+        /// Rows of a burst that are deleted.
+        deletes: u64,
+        /// Minutes of work that quiet ones of the same number follow; 0 for none.
+        minutes: u64,
+    }
+
+    /// An hour of a collection, second by second: rows in numbers only.
+    #[derive(Debug)]
+    struct Hour {
+        mix: Mix,
+        account: Account,
+        report: WrittenReport,
+        segments: Vec<SegmentFacts>,
+        growing: u64,
+        growing_deleted: u64,
+        next_id: u32,
+        /// Seconds since the last write.
+        unwritten: u64,
+        /// Seconds that the merge under way takes still.
+        busy: u64,
+        busy_max: u64,
+        waiting_max: u64,
+        graphs_max: usize,
+        segments_max: usize,
+        random: StdRng,
+    }
+
+    /// Bytes that merges write in a second.
+    const SPEED: u64 = 12 << 20;
+
+    impl Hour {
+        fn row_bytes(&self) -> u64 {
+            self.mix.vector_bytes + 8
+        }
+
+        fn index_bytes(&self) -> u64 {
+            self.mix.vector_bytes + 152
+        }
+
+        fn live(&self) -> u64 {
+            let sealed: u64 = self.segments.iter().map(|s| s.rows - s.deleted).sum();
+            sealed + self.growing - self.growing_deleted
+        }
+
+        /// Each live row is as likely as any other to be deleted.
+        fn delete(&mut self, rows: u64) {
+            for _ in 0..rows.min(self.live()) {
+                let mut place = self.random.random_range(0..self.live());
+                let found = self.segments.iter_mut().find(|s| {
+                    let live = s.rows - s.deleted;
+                    let is_there = place < live;
+                    place = place.saturating_sub(live);
+                    is_there
+                });
+                match found {
+                    Some(segment) => segment.deleted += 1,
+                    None => self.growing_deleted += 1,
+                }
+            }
+        }
+
+        fn insert(&mut self, rows: u64) {
+            self.growing += rows;
+            let logged = rows * (self.mix.vector_bytes + 22);
+            self.report.asked += logged;
+            self.report.written += logged + 28;
+            while self.growing >= 32_768 {
+                self.seal();
+            }
+        }
+
+        fn seal(&mut self) {
+            let rows = self.growing - self.growing_deleted;
+            (self.growing, self.growing_deleted) = (0, 0);
+            self.report.written += 2_000 + rows * self.row_bytes();
+            if rows > 0 {
+                let sealed =
+                    SegmentFacts { rows_bytes: rows * self.row_bytes(), ..segment(0, rows, false) };
+                self.next_id += 1;
+                self.segments.push(SegmentFacts { id: self.next_id, ..sealed });
+            }
+        }
+
+        fn policy(&self) -> Policy {
+            let unwritten = Duration::from_secs(self.unwritten);
+            Policy {
+                is_still: self.unwritten > 2,
+                removal_before: if self.unwritten > 30 { u32::MAX } else { 0 },
+                index_bytes: self.index_bytes(),
+                budget: self.account.budget(self.live(), unwritten),
+                segments_max: 256,
+                ..policy()
+            }
+        }
+
+        fn merge(&mut self) {
+            self.account.see(self.report, Duration::ZERO);
+            let Some(job) = self.policy().next_merge(&self.segments) else { return };
+            if job.is_first_order {
+                self.account.in_order(self.live());
+            }
+            self.next_id += 1;
+            self.segments = apply(&self.segments, &job, self.next_id);
+            let row_bytes = self.row_bytes();
+            let mut bytes = 2_000;
+            if let Some(made) = self.segments.iter_mut().find(|s| s.id == self.next_id) {
+                made.rows_bytes = made.rows * row_bytes;
+                bytes += made.rows_bytes;
+                bytes += if made.has_index { made.rows * (self.mix.vector_bytes + 152) } else { 0 };
+            }
+            self.report.written += bytes;
+            self.busy = bytes / SPEED;
+            self.busy_max = self.busy_max.max(self.busy);
+            if job.is_removal {
+                self.account.removed(bytes);
+            }
+        }
+
+        fn second(&mut self, second: u64) {
+            let Mix { pause, inserts, updates, deletes, minutes, .. } = self.mix;
+            self.unwritten += 1;
+            let is_at_work = minutes == 0 || (second / 60 / minutes).is_multiple_of(2);
+            if second.is_multiple_of(pause) && is_at_work {
+                self.unwritten = 0;
+                self.delete(deletes + updates);
+                self.report.asked += deletes * 18;
+                self.report.written += deletes * 18;
+                self.insert(inserts + updates);
+            }
+            let is_due = self.unwritten > 2 && self.growing >= 512;
+            if is_due || (self.unwritten > 30 && self.growing_deleted > 0) {
+                self.seal();
+            }
+            self.busy = self.busy.saturating_sub(1);
+            let mut merges = 0;
+            while self.busy == 0 && merges < 20 {
+                let before = self.report.written;
+                self.merge();
+                merges += 1;
+                if self.report.written == before {
+                    break;
+                }
+            }
+            self.account.see(self.report, Duration::from_secs(1));
+            let ordered = Policy { removal_before: 0, budget: Budget::UNBOUNDED, ..self.policy() };
+            if self.unwritten > 2 && ordered.next_merge(&self.segments).is_none() {
+                self.account.in_order(self.live());
+            }
+            let flat = self.segments.iter().filter(|s| !s.has_index);
+            let waiting = flat.map(|s| s.rows - s.deleted).sum();
+            self.waiting_max = self.waiting_max.max(waiting);
+            let graphs = self.segments.iter().filter(|s| s.has_index).count();
+            self.graphs_max = self.graphs_max.max(graphs);
+            self.segments_max = self.segments_max.max(self.segments.len());
+        }
+
+        fn pass(mix: Mix, seed: u64) -> Hour {
+            let loaded = mix.loaded;
+            let mut hour = Hour {
+                mix,
+                account: Account::new(loaded),
+                report: WrittenReport::default(),
+                segments: vec![segment(0, loaded, loaded >= 10_000)],
+                growing: 0,
+                growing_deleted: 0,
+                next_id: 0,
+                unwritten: 0,
+                busy: 0,
+                busy_max: 0,
+                waiting_max: 0,
+                graphs_max: 0,
+                segments_max: 0,
+                random: StdRng::seed_from_u64(seed),
+            };
+            hour.segments[0].rows_bytes = loaded * hour.row_bytes();
+            hour.segments.retain(|s| s.rows > 0);
+            (0..3_600).for_each(|second| hour.second(second));
+            hour
+        }
+    }
+
+    fn mixes() -> impl Strategy<Value = Mix> {
+        let rows = || prop_oneof![Just(0u64), 0u64..40, 0u64..1_000];
+        (
+            prop_oneof![Just(0u64), 0u64..20_000, 20_000u64..2_000_000],
+            prop_oneof![Just(512u64), 128u64..4_096],
+            prop_oneof![1u64..10, 1u64..90],
+            (rows(), rows(), rows()),
+            prop_oneof![Just(0u64), Just(0u64), 1u64..6],
+        )
+            .prop_map(
+                |(loaded, vector_bytes, pause, (inserts, updates, deletes), minutes)| Mix {
+                    // What is deleted by the key alone costs what was paid for when it came.
+                    deletes: deletes.min(inserts + updates),
+                    loaded,
+                    vector_bytes,
+                    pause,
+                    inserts,
+                    updates,
+                    minutes,
+                },
+            )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 64,
+            rng_seed: RngSeed::Fixed(15),
+            ..ProptestConfig::default()
+        })]
+        #[test]
+        fn an_hour_of_any_mix_is_written_less_than_12_times(mix in mixes(), seed in any::<u64>()) {
+            let hour = Hour::pass(mix, seed);
+            let WrittenReport { asked, written } = hour.report;
+            // What is spare counts where little was written.
+            prop_assert!(written <= 12 * asked + (112 << 20), "{asked} became {written}");
+            // As many more as came during long merges that follow each other.
+            let came = 3 * hour.busy_max * (mix.inserts + mix.updates) / mix.pause;
+            let graphs = GRAPHS_BOUND as u64 + 2 + came / 10_000;
+            prop_assert!(hour.graphs_max as u64 <= graphs, "{} graphs", hour.graphs_max);
+            prop_assert!(hour.waiting_max <= 30_000 + 2 * 32_768 + came, "{hour:?}");
+            let more = (came / 512) as usize;
+            prop_assert!(hour.segments_max <= 40 + more, "{} segments", hour.segments_max);
         }
     }
 }

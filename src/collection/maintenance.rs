@@ -10,7 +10,7 @@ use std::time::Instant;
 use rayon::ThreadPool;
 
 use super::Collection;
-use super::compaction::{MergeJob, Policy, SegmentFacts};
+use super::compaction::{Budget, MergeJob, Policy, SegmentFacts};
 use super::snapshot::{Location, Snapshot};
 use super::state::{Frozen, SpaceOwner};
 use super::stats::Merging;
@@ -40,6 +40,21 @@ struct Change {
     taken: Vec<Vec<u32>>,
     /// The new checkpoint, with the document id after it; `None` leaves it where it is.
     checkpoint: Option<(u64, u64)>,
+}
+
+/// Bytes of an index file for each vector of a column, roughly.
+fn index_file_bytes(column: &VectorColumn) -> u64 {
+    /// Levels, offsets and what a file of few vectors has beside them.
+    const NODE_BYTES: u64 = 24;
+    let vector_bytes = column.vector_bytes().unwrap_or(0) as u64;
+    match &column.index {
+        IndexKind::Flat => 0,
+        IndexKind::Hnsw { max_neighbor_count, .. } => {
+            let links = 2 * size_of::<i32>() as u64 * u64::from(*max_neighbor_count);
+            vector_bytes + links + NODE_BYTES
+        }
+        IndexKind::Trained { .. } => column.index.row_bytes(column.dimension, vector_bytes),
+    }
 }
 
 impl Collection {
@@ -153,6 +168,14 @@ impl Collection {
             rows_max: self.schema.max_docs_per_segment,
             segments_max: config.segments_max as usize,
             is_still: is_still || self.is_waited_for(),
+            removal_before: self.removal_before(),
+            index_bytes: self.schema.columns.iter().map(index_file_bytes).sum(),
+            budget: match self.is_waited_for() {
+                true => Budget::UNBOUNDED,
+                false => {
+                    self.ledger.budget(self.published.snapshot().live_rows(), self.unwritten())
+                }
+            },
         }
     }
 
@@ -163,9 +186,13 @@ impl Collection {
     }
 
     pub(super) fn next_merge(&self) -> Option<MergeJob> {
+        self.next_merge_by(&self.policy())
+    }
+
+    pub(super) fn next_merge_by(&self, policy: &Policy) -> Option<MergeJob> {
         match self.is_stopping() {
             true => None,
-            false => self.policy().next_merge(&self.facts(&self.published.snapshot())),
+            false => policy.next_merge(&self.facts(&self.published.snapshot())),
         }
     }
 
@@ -180,6 +207,7 @@ impl Collection {
                 vectors: self.vectors_to_index(sealed),
                 deleted: sealed.tombstones.deleted(),
                 has_index: sealed.has_index() || self.is_beyond_indexing(sealed),
+                rows_bytes: sealed.rows_bytes,
             })
             .collect()
     }
@@ -326,8 +354,15 @@ impl Collection {
             indexes: job.indexes,
             run: self.build_run(pool, &self.merge_bytes),
         };
+        if job.is_first_order {
+            self.ledger.in_order(snapshot.live_rows());
+        }
         let built = self.build(&plan)?;
         let rows = built.as_ref().map_or(0, |built| built.entry.rows);
+        if job.is_removal {
+            let files = built.iter().flat_map(|built| built.entry.files());
+            self.ledger.removed(files.map(|file| file.bytes).sum());
+        }
         self.finish(built, job.sources.clone(), sources, None)?;
         tracing::info!(
             collection = self.schema.name,
@@ -440,8 +475,9 @@ impl Collection {
         self.commit(&mut manifest, &mut change)?;
         let is_shown = self.install(&change, sealed);
         drop(manifest);
+        self.has_freed.store(true, Ordering::Relaxed);
         if is_shown {
-            self.remove_merged(&change.removed);
+            self.remove_merged(&change);
         }
         Ok(())
     }
@@ -573,15 +609,16 @@ impl Collection {
             }
         });
         if let Some((checkpoint, _)) = change.checkpoint {
-            writer.log.trim(checkpoint);
+            writer.trim_log(checkpoint);
             writer.log_bytes_at_freeze = writer.log.bytes();
         }
         true
     }
 
-    fn remove_merged(&self, removed: &[u32]) {
-        for id in removed {
-            self.context.forward.remove_segment(*id);
+    fn remove_merged(&self, change: &Change) {
+        for id in &change.removed {
+            let has_deleted = change.sources.iter().any(|source| source.has_deleted(*id));
+            self.context.forward.remove_segment(*id, has_deleted);
             let folder = segment_folder(&self.context.folder, *id);
             if let Err(error) = self.context.disk.remove_dir(&folder) {
                 tracing::warn!(%error, "merged segment not removed; the next start removes it");

@@ -5,6 +5,7 @@ mod by_rows;
 mod compaction;
 mod expiry;
 mod lane;
+mod ledger;
 mod live;
 mod lsn;
 mod maintenance;
@@ -15,6 +16,7 @@ mod removal;
 mod snapshot;
 mod state;
 mod stats;
+mod upkeep;
 mod waiting;
 mod writer;
 
@@ -32,16 +34,18 @@ use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::schema::{Change, CollectionSchema, LsnContext, RawWrite, Row};
 use crate::segment::{ForwardStore, SegmentContext, Suspects};
-use crate::storage::Disk;
+use crate::storage::{CountedDisk, Disk};
 use crate::wal::{LogSettings, LogWriter};
 
 use expiry::Expiry;
 use lane::Lane;
+use ledger::Ledger;
 use live::LiveQueries;
 use reading::Scrolls;
 use snapshot::{Published, Snapshot};
 use writer::{PendingWrite, WriteQueue, Writer};
 
+pub use ledger::WrittenReport;
 pub use reading::{Page, Reader, SharedFilter};
 use stats::Merging;
 pub use stats::{
@@ -94,6 +98,16 @@ pub struct Collection {
     is_still: AtomicBool,
     /// Callers who wait for rows to be indexed.
     waiting_callers: AtomicU32,
+    /// Milliseconds since a caller wrote, at the last look.
+    unwritten_ms: AtomicU64,
+    /// The sweep under way rewrites segments below this id.
+    swept_before: AtomicU32,
+    /// Forward values are being filled in.
+    is_filling: AtomicBool,
+    /// Memory was freed that may be given back.
+    has_freed: AtomicBool,
+    /// What was written, and may be written anew.
+    ledger: Ledger,
     stop: AtomicBool,
     /// Rows linked into graphs since the start.
     built: AtomicU64,
@@ -157,8 +171,10 @@ impl Collection {
         compute: &Arc<Compute>,
         magic_number: u64,
     ) -> Result<Arc<Self>> {
-        let suspects = Suspects::find(disk, folder)?;
-        let loaded = recovery::load(disk, folder, forward, &config.segment, suspects)?;
+        let written = Arc::new(AtomicU64::new(0));
+        let disk: Disk = Arc::new(CountedDisk::new(disk.clone(), written.clone()));
+        let suspects = Suspects::find(&disk, folder)?;
+        let loaded = recovery::load(&disk, folder, forward, &config.segment, suspects)?;
         let log_number = recovery::repair(&loaded)?;
         let settings = LogSettings {
             sync_on_commit: config.storage.durability == Durability::Power,
@@ -175,6 +191,9 @@ impl Collection {
         )?;
         let recovery::Loaded { manifest, context, sealed, mut state, keys, .. } = loaded;
         let schema = context.schema.clone();
+        let indexed = sealed.iter().filter(|sealed| sealed.has_index());
+        let ordered_rows = indexed.map(|sealed| u64::from(sealed.rows())).max().unwrap_or(0);
+        let ledger = Ledger::new([written, context.forward.written()], ordered_rows);
         let snapshot = Snapshot {
             sequence: log.next_sequence() - 1,
             sealed: sealed.clone(),
@@ -208,6 +227,11 @@ impl Collection {
             merging: Mutex::new(None),
             is_still: AtomicBool::new(false),
             waiting_callers: AtomicU32::new(0),
+            unwritten_ms: AtomicU64::new(0),
+            swept_before: AtomicU32::new(0),
+            is_filling: AtomicBool::new(false),
+            has_freed: AtomicBool::new(false),
+            ledger,
             stop: AtomicBool::new(false),
             built: AtomicU64::new(0),
             seal_bytes: AtomicU64::new(0),
@@ -226,6 +250,7 @@ impl Collection {
                 "rows go without an index"
             );
         }
+        collection.forget_unknown_segments();
         collection.restore_forward_store();
         collection.schedule_seal();
         collection.schedule_merge();
@@ -261,20 +286,14 @@ impl Collection {
         })
     }
 
-    /// Forward values that the store lost are filled in again behind the queries, which until then
-    /// read them from the segments' files.
-    fn restore_forward_store(self: &Arc<Self>) {
+    /// Forward values of segments that are not there any more are removed from the store.
+    fn forget_unknown_segments(self: &Arc<Self>) {
         let snapshot = self.published.snapshot();
+        let first_new = self.manifest.lock().next_segment_id;
         let collection = self.clone();
         self.compute.spawn_seal(move || {
             let known = |id: u32| snapshot.sealed.iter().any(|sealed| sealed.id == id);
-            collection.context.forward.retain_segments(known);
-            for sealed in &snapshot.sealed {
-                if collection.is_stopping() {
-                    return;
-                }
-                sealed.fill_forward_store();
-            }
+            collection.context.forward.retain_segments(|id| id >= first_new || known(id));
         });
     }
 
@@ -383,6 +402,7 @@ impl Collection {
                     break;
                 }
                 writer.process(self.queue.take_group(), &self.published);
+                self.ledger.asked(writer.log.gathered_bytes());
                 let has_frozen = !writer.state.frozen.is_empty();
                 drop(writer);
                 if has_frozen {
@@ -422,7 +442,7 @@ impl Collection {
         }
         self.expire_rows();
         self.scrolls.expire(Duration::from_millis(self.config.limits.reader_idle_ms));
-        let frozen = {
+        let (frozen, sweeps) = {
             let mut writer = self.writer.lock();
             let sequence = writer.sequence();
             match std::mem::replace(&mut writer.seen_sequence, sequence) == sequence {
@@ -440,14 +460,21 @@ impl Collection {
                 writer.log_bytes_at_freeze = writer.log.bytes();
                 writer.publish(&self.published);
             }
-            !writer.state.frozen.is_empty()
+            let sweeps = self.begin_sweep(&mut writer);
+            (!writer.state.frozen.is_empty(), sweeps)
         };
+        if sweeps {
+            self.sweep_segments();
+        }
         if frozen {
             self.schedule_seal();
         }
         if self.next_merge().is_some() || self.lacks_cells() {
             self.schedule_merge();
+        } else if !frozen {
+            self.rest();
         }
+        self.restore_forward_store();
         self.schedule_forward_indexes();
         self.schedule_live();
     }

@@ -110,6 +110,8 @@ fn replay(
     for (position, operation) in record.operations.iter().enumerate() {
         let sequence = record.first_sequence + position as u64;
         if sequence <= checkpoint {
+            // Its row may have been deleted since, and is in the log all the same.
+            state.has_removed = true;
             continue;
         }
         if let LogOperation::Put { key, document, .. } = operation

@@ -43,6 +43,14 @@ impl Snapshot {
         sealed.chain(growing.map(|view| SegmentRef::Growing(view))).collect()
     }
 
+    /// Rows that are not deleted, by now.
+    pub fn live_rows(&self) -> u64 {
+        let sealed = self.sealed.iter().map(|s| (u64::from(s.rows()), s.tombstones.deleted()));
+        let growing = self.frozen.iter().chain(std::iter::once(&self.growing));
+        let growing = growing.map(|view| (u64::from(view.rows), view.deleted()));
+        sealed.chain(growing).map(|(rows, deleted)| rows - deleted.min(rows)).sum()
+    }
+
     /// The forward values of a row, if this snapshot sees it.
     pub fn forward(&self, location: Location) -> Option<ForwardRow> {
         if let Some(sealed) = self.sealed.iter().find(|s| s.space == location.space) {
@@ -56,6 +64,9 @@ impl Snapshot {
         if is_live { block.forward.get(place).cloned() } else { None }
     }
 }
+
+/// Keys that room is kept for.
+const KEYS_KEPT: usize = 4_096;
 
 /// The key map.
 pub type Keys = HashMap<u64, Location>;
@@ -121,6 +132,14 @@ impl Published {
     /// Where to resume following a repository.
     pub fn latest_lsn(&self) -> LsnContext {
         self.latest_lsn.read().clone()
+    }
+
+    /// Gives up what the key map has room for, where that is several times what it holds.
+    pub fn shrink_keys(&self) {
+        let is_roomy = |keys: &Keys| keys.capacity() > 4 * keys.len() + KEYS_KEPT;
+        if is_roomy(&self.keys.read()) {
+            self.keys.write().shrink_to_fit();
+        }
     }
 
     /// Bytes that the key map takes.

@@ -17,6 +17,9 @@ use crate::wal::LogOperation;
 /// Distance between the last document id of a segment and the first of the next, as in Proxima BE.
 const DOC_ID_GAP: u64 = 1_000;
 
+/// Changed keys that room is kept for.
+const CHANGES_KEPT: usize = 4_096;
+
 /// When a growing segment is full.
 #[derive(Debug, Clone, Copy)]
 pub struct FreezeLimits {
@@ -64,6 +67,8 @@ pub struct State {
     pub changed: HashMap<u64, Option<Location>>,
     /// LSNs seen.
     pub lsns: LsnWindow,
+    /// A row was deleted or replaced that the growing segment or the log may have still.
+    pub has_removed: bool,
     next_space: u32,
 }
 
@@ -86,6 +91,7 @@ impl State {
             spaces,
             changed: HashMap::new(),
             lsns,
+            has_removed: false,
             next_space: next_space + 1,
         }
     }
@@ -188,6 +194,7 @@ impl State {
     }
 
     fn delete(&mut self, location: Location, sequence: u64) {
+        self.has_removed = true;
         if location.space == self.growing.space() {
             return self.growing.delete(location.row, sequence);
         }
@@ -211,6 +218,9 @@ impl State {
                 Some(location) => keys.insert(key, location),
                 None => keys.remove(&key),
             };
+        }
+        if self.changed.capacity() > CHANGES_KEPT {
+            self.changed = HashMap::new();
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Collection;
+use super::{Collection, WrittenReport};
 use crate::schema::{IndexKind, Likeness, VectorColumn};
 use crate::segment::{IndexRecall, Sealed, SegmentContext};
 
@@ -285,6 +285,11 @@ impl Collection {
             }
         };
         columns.map(report).collect()
+    }
+
+    /// What was written.
+    pub fn written(&self) -> WrittenReport {
+        self.ledger.report()
     }
 
     /// How far indexing is.

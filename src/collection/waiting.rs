@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::compaction::SegmentFacts;
+use super::compaction::{Budget, Policy, SegmentFacts};
 use super::snapshot::Snapshot;
 use super::{Collection, STILL_ROWS_MIN};
 use crate::schema::IndexKind;
@@ -64,8 +64,12 @@ impl Collection {
 
     /// True where no work is due or under way, nor will be while nothing is written.
     pub(super) fn is_settled(&self, snapshot: &Snapshot) -> bool {
-        let mut policy = self.policy();
-        policy.is_still = true;
+        let policy = Policy {
+            is_still: true,
+            removal_before: 0,
+            budget: Budget::UNBOUNDED,
+            ..self.policy()
+        };
         snapshot.frozen.is_empty()
             && self.vectors_of(&snapshot.growing) < STILL_ROWS_MIN
             && self.seal_lane.is_idle()
@@ -85,6 +89,7 @@ impl Collection {
             vectors: self.vectors_of(growing),
             deleted: growing.deleted().min(rows),
             has_index: false,
+            rows_bytes: growing.bytes,
         };
         if facts.deleted == rows || self.policy().index_rows_min.is_none() {
             return false;
@@ -96,6 +101,7 @@ impl Collection {
             vectors: self.vectors_of(view),
             deleted: view.deleted().min(view.rows.into()),
             has_index: false,
+            rows_bytes: view.bytes,
         });
         let mut all = self.facts(&snapshot);
         all.extend(frozen);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -109,6 +110,12 @@ pub(super) struct Writer {
     pub still_ticks: u32,
     /// Bytes of log written since the last freeze.
     pub log_bytes_at_freeze: u64,
+    /// When a caller wrote for the last time, or the collection was opened.
+    pub written_at: Instant,
+    /// When the last sweep began.
+    pub swept_at: Instant,
+    /// The log goes on in a new file as soon as what is frozen is sealed.
+    pub ends_log_file: bool,
 }
 
 impl Writer {
@@ -130,6 +137,9 @@ impl Writer {
             version_position: schema.version_position(),
             expiry: Expiry::of(schema),
             failure: None,
+            written_at: Instant::now(),
+            swept_at: Instant::now(),
+            ends_log_file: false,
         }
     }
 
@@ -140,6 +150,10 @@ impl Writer {
 
     /// Checks, logs, applies and publishes a group of requests, then answers them.
     pub fn process(&mut self, group: Vec<PendingWrite>, published: &Published) {
+        let is_caller = |row: &Row| row.change != Change::Expire;
+        if group.iter().any(|pending| pending.rows.iter().any(is_caller)) {
+            self.written_at = Instant::now();
+        }
         let mut outcomes = Vec::with_capacity(group.len());
         for pending in &group {
             outcomes.push(self.accept(&pending.rows, published));
@@ -287,6 +301,21 @@ impl Writer {
             self.state.drain_changes(keys);
             change(keys);
         });
+    }
+
+    /// Removes the log up to a checkpoint. Where a sweep sealed all there was, a new file is begun first, so
+    /// that nothing of it is left.
+    pub fn trim_log(&mut self, checkpoint: u64) {
+        if std::mem::take(&mut self.ends_log_file) {
+            if checkpoint < self.sequence() {
+                // Something was written meanwhile: the next sweep has another try.
+                self.state.has_removed = true;
+            } else if let Err(error) = self.log.begin_file() {
+                self.poison(&error);
+                return;
+            }
+        }
+        self.log.trim(checkpoint);
     }
 
     fn poison(&mut self, error: &Error) {

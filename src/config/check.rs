@@ -26,6 +26,7 @@ const RANGES: &[(&str, u64, u64)] = &[
     ("segment.filter_index_rows_min", 0, u32::MAX as u64),
     ("segment.segments_max", 1, 65_536),
     ("segment.frozen_max", 1, 1_024),
+    ("segment.quiet_ms", 0, 86_400_000),
     ("compute.search_threads", 0, 1_024),
     ("compute.live_recall_percent", 0, 100),
     ("compute.build_threads", 0, 1_024),

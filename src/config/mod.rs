@@ -116,12 +116,15 @@ pub struct SegmentConfig {
     /// Sealed segments of at least this many rows keep their rows in the order of those forward columns
     /// that filters ask for.
     pub filter_index_rows_min: u32,
-    /// A segment is rewritten without its deleted rows when they are more than this share of it (0 to 1).
+    /// A segment is rewritten without its deleted rows when they are more than this share of it (0 to 1),
+    /// and more than half while rows are being written.
     pub deleted_share_max: f64,
     /// Sealed segments a collection may hold before small ones are merged whatever they cost.
     pub segments_max: u32,
     /// Growing segments waiting to be sealed before writes wait for them.
     pub frozen_max: u32,
+    /// Milliseconds without a write after which what was deleted, replaced or expired leaves the files.
+    pub quiet_ms: u64,
 }
 
 impl Default for SegmentConfig {
@@ -134,6 +137,7 @@ impl Default for SegmentConfig {
             deleted_share_max: 0.2,
             segments_max: 256,
             frozen_max: 8,
+            quiet_ms: 30_000,
         }
     }
 }

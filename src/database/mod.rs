@@ -380,6 +380,8 @@ impl Database {
             tracing::warn!(%error, "aliases of a dropped collection not removed");
         }
         self.forward.drop_tree(&collection.schema().uuid);
+        let forward = self.forward.clone();
+        self.compute.spawn_seal(move || forward.renew_if_due());
         if let Err(error) = self.disk.remove_dir(&dropped) {
             tracing::warn!(%error, "dropped collection not removed; the next start removes it");
         }

@@ -135,6 +135,23 @@ pub fn allocator_memory() -> Option<AllocatorMemory> {
     })
 }
 
+/// Gives the system back what is free but kept for later; the allocator does so by itself only while it
+/// is used.
+pub fn give_back_memory() {
+    let name = format!("arena.{ALL_ARENAS}.purge\0");
+    let Ok(name) = CStr::from_bytes_with_nul(name.as_bytes()) else { return };
+    // SAFETY: the name ends with a zero; this control reads and writes no value.
+    unsafe {
+        jemalloc::mallctl(
+            name.as_ptr(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            0,
+        );
+    }
+}
+
 /// A statistic of an arena in bytes.
 fn of_arena(arena: u32, what: &str) -> Option<usize> {
     let name = format!("stats.arenas.{arena}.{what}\0");

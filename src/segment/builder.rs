@@ -92,6 +92,14 @@ impl MergeSource {
         }
     }
 
+    /// True for the sealed segment of that id when rows of it are deleted.
+    pub fn has_deleted(&self, id: u32) -> bool {
+        match self {
+            MergeSource::Frozen(_) => false,
+            MergeSource::Sealed(sealed, _) => sealed.id == id && sealed.tombstones.deleted() > 0,
+        }
+    }
+
     /// The delete mark of a row.
     pub fn mark(&self, row: u32) -> u64 {
         match self {

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::Rows;
 use super::block::complete;
@@ -96,6 +96,8 @@ pub struct Sealed {
     pub inserted: Inserted,
     /// Bytes of all files.
     pub file_bytes: u64,
+    /// Bytes of the rows file.
+    pub rows_bytes: u64,
     rows: RowsFile,
     indexes: Vec<Option<ColumnIndex>>,
     /// It has an index that is left out of service.
@@ -113,8 +115,8 @@ pub struct Sealed {
     forward: ForwardTree,
     stop: Arc<AtomicBool>,
     stored: StoredSegment,
-    /// The forward store holds just this segment's values.
-    is_stored: AtomicBool,
+    /// The generation of the forward store that holds just this segment's values; 0 for none.
+    stored_in: AtomicU64,
 }
 
 /// Maps a file and verifies its size and checksum.
@@ -191,7 +193,8 @@ impl Sealed {
             tombstones,
             inserted: entry.inserted,
             file_bytes: entry.files().map(|file| file.bytes).sum(),
-            is_stored: AtomicBool::new(context.forward.has_segment(stored)),
+            rows_bytes: entry.rows_file.bytes,
+            stored_in: AtomicU64::new(context.forward.has_segment(stored).unwrap_or(0)),
             stored,
             flat,
             is_indexable: rows.rows >= context.filter_index_rows_min,
@@ -309,7 +312,7 @@ impl Sealed {
         if self.rows.kinds.is_empty() {
             return ForwardRow::default();
         }
-        let stored = match self.is_stored.load(Ordering::Acquire) {
+        let stored = match self.is_stored() {
             true => self.forward.get(self.id, row).map(|row| complete(row, self.rows.kinds.len())),
             false => None,
         };
@@ -382,16 +385,26 @@ impl Sealed {
         &self.rows.kinds
     }
 
+    /// True where the forward store, as it is now, holds the values.
+    fn is_stored(&self) -> bool {
+        let stored_in = self.stored_in.load(Ordering::Acquire);
+        stored_in != 0 && stored_in == self.forward.generation()
+    }
+
+    /// True where [`Sealed::fill_forward_store`] has something to do.
+    pub fn lacks_forward_store(&self) -> bool {
+        !self.rows.kinds.is_empty() && self.forward.generation() != 0 && !self.is_stored()
+    }
+
     /// Fills the forward store from the segment's own file, unless it holds the segment already. Ends
     /// early, to be begun anew by whoever opens the segment next, when background work ends.
     pub fn fill_forward_store(&self) {
-        if self.rows.kinds.is_empty() || self.is_stored.load(Ordering::Acquire) {
-            return;
+        if self.lacks_forward_store() {
+            let rows = (0..self.rows()).take_while(|_| !self.stop.load(Ordering::Relaxed));
+            let values = rows.map(|row| self.filed_forward(row));
+            let stored_in = self.forward.put_segment(self.stored, values);
+            self.stored_in.store(stored_in.unwrap_or(0), Ordering::Release);
         }
-        let rows = (0..self.rows()).take_while(|_| !self.stop.load(Ordering::Relaxed));
-        let values = rows.map(|row| self.filed_forward(row));
-        let is_stored = self.forward.put_segment(self.stored, values);
-        self.is_stored.store(is_stored, Ordering::Release);
     }
 }
 

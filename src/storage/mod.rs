@@ -6,6 +6,7 @@
 
 mod checked_line;
 mod checksum;
+mod counted_disk;
 mod real_disk;
 mod test_disk;
 
@@ -19,6 +20,7 @@ use crate::error::Result;
 
 pub use checked_line::{checked_line, with_checksum};
 pub use checksum::ChecksumWriter;
+pub use counted_disk::CountedDisk;
 pub use real_disk::{FolderLock, RealDisk};
 pub use test_disk::{TestDisk, Unsynced};
 

@@ -36,6 +36,8 @@ pub struct LogWriter {
     /// Gathered since the last commit.
     pending: Vec<u8>,
     next_sequence: u64,
+    /// Bytes of all operations gathered since the log was opened.
+    gathered_bytes: u64,
     /// Closed files with the last sequence each holds, oldest first.
     closed: VecDeque<ClosedFile>,
     failure: Option<Error>,
@@ -76,6 +78,7 @@ impl LogWriter {
             durable: HEADER_BYTES as u64,
             pending: Vec::new(),
             next_sequence,
+            gathered_bytes: 0,
             closed,
             failure: None,
         })
@@ -94,6 +97,11 @@ impl LogWriter {
     /// Bytes in all files.
     pub fn bytes(&self) -> u64 {
         self.length + self.closed.iter().map(|file| file.bytes).sum::<u64>()
+    }
+
+    /// Bytes of all operations gathered since the log was opened.
+    pub fn gathered_bytes(&self) -> u64 {
+        self.gathered_bytes
     }
 
     /// Bytes in this log's record of the operations, before it is appended.
@@ -124,6 +132,7 @@ impl LogWriter {
         let crc = crc32c::crc32c_append(crc32c::crc32c(&header[4..24]), payload);
         header[24..28].copy_from_slice(&crc.to_le_bytes());
         self.next_sequence += operations.len() as u64;
+        self.gathered_bytes += u64::from(payload_bytes);
         Ok(first_sequence)
     }
 
@@ -184,6 +193,22 @@ impl LogWriter {
         match &result {
             Ok(()) => self.durable = self.length,
             Err(failure) => self.failure = Some(failure.clone()),
+        }
+        result
+    }
+
+    /// Begins a new file, so that the one before can be [trimmed](LogWriter::trim) however small it is. Call
+    /// only when everything gathered is committed.
+    pub fn begin_file(&mut self) -> Result<()> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if self.length == HEADER_BYTES as u64 {
+            return Ok(());
+        }
+        let result = self.rotate();
+        if let Err(failure) = &result {
+            self.failure = Some(failure.clone());
         }
         result
     }

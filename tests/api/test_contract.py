@@ -31,6 +31,7 @@ SCHEMAS = {
     "CountRequest": ["Selection"], "CountReply": ["Count"], "Rows": ["Row"],
     "StatsRequest": [], "StatsReply": ["Stats"], "Indexing": ["Indexing"], "CollectionMemory": ["CollectionMemory"],
     "ServerMemory": ["ServerMemory"], "ColumnRecall": ["ColumnRecall"], "WaitIndexedRequest": ["Waiting"], "WaitIndexedReply": ["Waited"],
+    "BytesWritten": ["BytesWritten"],
     "ListModelsRequest": [], "ListModelsReply": ["Models"], "Model": ["Model"], "EmbedImagesRequest": ["EmbedParts", "Embed"],
     "EmbedImagesReply": ["Vectors"], "ImageFailure": ["ImageFailure"], "Thumbnails": ["Thumbnails"],
     "WriteImagesRequest": ["WriteParts", "ImageRows", "ImageRow"], "SearchByImageRequest": ["SearchParts"],

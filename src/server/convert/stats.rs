@@ -1,7 +1,11 @@
 //! Statistics of our own contract.
 
-use super::super::proto::voisin_v1::{self as wire, CollectionMemory, Indexing, StatsReply};
-use crate::collection::{CollectionStats, IndexingReport, MemoryReport, RecallReport};
+use super::super::proto::voisin_v1::{
+    self as wire, BytesWritten, CollectionMemory, Indexing, StatsReply,
+};
+use crate::collection::{
+    CollectionStats, IndexingReport, MemoryReport, RecallReport, WrittenReport,
+};
 use crate::database::ServerMemory;
 
 /// A collection's statistics, with the memory of the process.
@@ -9,6 +13,7 @@ pub fn stats_reply(
     stats: &CollectionStats,
     indexing: IndexingReport,
     memory: MemoryReport,
+    written: WrittenReport,
     server: ServerMemory,
     unindexed: Vec<String>,
     recall: Vec<RecallReport>,
@@ -45,6 +50,14 @@ pub fn stats_reply(
             allocator: server.allocator,
             base: server.base,
             left_behind: server.left_behind,
+        }),
+        bytes_written: Some(BytesWritten {
+            by_callers: written.asked,
+            in_all: written.written,
+            ratio: match written.asked {
+                0 => 0.0,
+                asked => written.written as f64 / asked as f64,
+            },
         }),
     }
 }

@@ -187,8 +187,16 @@ fn collections(now: &Now, database: &Database) -> prometheus::Result<()> {
         "Memory of a collection by what it is for; mapped files are not counted.",
         &["collection", "part"],
     )?;
+    let written = now.counter(
+        "voisin_collection_written_bytes_total",
+        "Bytes that callers wrote (by_callers), and all that were written for them (in_all), since the collection was opened.",
+        &["collection", "what"],
+    )?;
     for collection in database.collections() {
         let name = collection.schema().name.as_str();
+        let report = collection.written();
+        written.set(&[name, "by_callers"], report.asked);
+        written.set(&[name, "in_all"], report.written);
         let stats = collection.stats();
         rows.set(&[name], stats.segments.iter().map(|segment| segment.live_rows).sum());
         files.set(&[name], stats.segments.iter().map(|segment| segment.file_bytes).sum());

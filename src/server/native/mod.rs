@@ -147,6 +147,7 @@ impl Voisin for Native {
                 &collection.stats(),
                 collection.indexing(),
                 collection.memory(),
+                collection.written(),
                 self.database.server_memory(),
                 collection.unindexed(),
                 collection.recall(),

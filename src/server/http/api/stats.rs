@@ -30,6 +30,18 @@ pub(super) struct Stats {
     unindexed: Vec<String>,
     /// What indexes are measured to find, of each column that has one.
     recall: Vec<ColumnRecall>,
+    bytes_written: BytesWritten,
+}
+
+/// Bytes that were written since the collection was opened.
+#[derive(Serialize, ToSchema)]
+struct BytesWritten {
+    /// What callers wrote: keys, vectors and forward values.
+    by_callers: u64,
+    /// What was written for it: log, segments, marks of deleted rows, manifests, forward values.
+    in_all: u64,
+    /// How many times as much that is; 0 where callers wrote nothing.
+    ratio: f64,
 }
 
 /// What a column's indexes find of the 10 nearest, as queries search them by default.
@@ -146,6 +158,7 @@ impl From<wire::StatsReply> for Stats {
     fn from(reply: wire::StatsReply) -> Self {
         let memory = reply.memory.unwrap_or_default();
         let server = reply.server_memory.unwrap_or_default();
+        let written = reply.bytes_written.unwrap_or_default();
         Stats {
             unindexed: reply.unindexed,
             recall: reply.recall.into_iter().map(ColumnRecall::from).collect(),
@@ -171,6 +184,11 @@ impl From<wire::StatsReply> for Stats {
                 allocator: server.allocator,
                 base: server.base,
                 left_behind: server.left_behind,
+            },
+            bytes_written: BytesWritten {
+                by_callers: written.by_callers,
+                in_all: written.in_all,
+                ratio: written.ratio,
             },
         }
     }
