@@ -15,8 +15,8 @@ use voisin::config::{Config, Durability};
 use voisin::database::Database;
 use voisin::query::KnnReply;
 use voisin::schema::{
-    ElementType, KnnRequest, NewCollection, Operation, RawQueryVectors, RawRow, RawVector,
-    RawVectorMeta, RawWrite, SearchParams,
+    ElementType, KnnRequest, NewCollection, Operation, RawFilter, RawQueryVectors, RawRow,
+    RawVector, RawVectorMeta, RawWrite, SearchParams,
 };
 use voisin::segment::RecallSource;
 use voisin::storage::TestDisk;
@@ -54,9 +54,10 @@ async fn filled(
 ) -> Arc<Collection> {
     let params: &'static [(&'static str, &'static str)] =
         Vec::leak(vec![("metric_type", metric), ("index_type", "HNSW")]);
+    let dimension = rows[0].len() as u32;
     let declared = NewCollection {
         name: NAME.into(),
-        columns: vec![column("v", ElementType::Fp32, DIMENSION as u32, params)],
+        columns: vec![column("v", ElementType::Fp32, dimension, params)],
         ..NewCollection::default()
     };
     database.create_collection(declared).await.unwrap();
@@ -70,11 +71,7 @@ async fn filled(
             lsn: None,
             condition: None,
         });
-        let meta = RawVectorMeta {
-            column: "v".into(),
-            element: Ok(ElementType::Fp32),
-            dimension: DIMENSION as u32,
-        };
+        let meta = RawVectorMeta { column: "v".into(), element: Ok(ElementType::Fp32), dimension };
         let raw =
             RawWrite { forward_names: Vec::new(), vector_metas: vec![meta], rows: rows.collect() };
         assert_eq!(collection.write(raw, None).await.unwrap().failures, []);
@@ -244,6 +241,47 @@ fn queries_that_were_asked_are_measured_and_survive_a_restart() {
             collection.tick();
         }
         assert_eq!(collection.recall().remove(0).live, None, "it is switched off");
+    });
+}
+
+#[test]
+fn queries_with_filters_are_measured() {
+    runtime().block_on(async {
+        // Enough of them for a walk to be quicker than looking at each.
+        let rng = &mut StdRng::seed_from_u64(7);
+        let zero = [0.0; 400];
+        let centres: Vec<Vec<f32>> = (0..200).map(|_| gaussian(rng, &zero, 1.0)).collect();
+        let mut near = |place: usize| gaussian(rng, &centres[place % 200], 0.15);
+        let rows: Vec<Vec<f32>> = (0..11_500).map(&mut near).collect();
+        let database = open(&TestDisk::new(), &config()).unwrap();
+        let collection = filled(&database, "SquaredEuclidean", &rows).await;
+        let asked = |vector: &[f32], least: u64| KnnRequest {
+            column: "v".into(),
+            topk: 10,
+            vectors: RawQueryVectors::Bytes(engine::floats(vector)),
+            batch_count: 1,
+            filter: Some(Ok(RawFilter { text: format!("_key >= {least}"), params: Vec::new() })),
+            ..KnnRequest::default()
+        };
+        let reply = collection.query(asked(&rows[0], 50)).await.unwrap();
+        assert_eq!((reply.recall_source, reply.expected_recall), (RecallSource::Unmeasured, None));
+        // Few are looked at one by one.
+        let reply = collection.query(asked(&rows[0], 11_000)).await.unwrap();
+        assert_eq!((reply.recall_source, reply.expected_recall), (RecallSource::Exact, Some(1.0)));
+        let began = Instant::now();
+        while collection.recall()[0].filtered.is_none() {
+            for least in 0..8 {
+                collection.query(asked(&near(least), least as u64)).await.unwrap();
+            }
+            assert!(began.elapsed() < PATIENCE, "nothing is measured");
+        }
+        let report = collection.recall().remove(0);
+        assert!(report.filtered_queries >= 24, "{report:?}");
+        assert!(report.filtered.is_some_and(|share| share >= 0.95), "{report:?}");
+        let reply = collection.query(asked(&rows[0], 50)).await.unwrap();
+        assert!(reply.expected_recall.is_some_and(|share| share >= 0.95));
+        assert_ne!(reply.recall_source, RecallSource::Unmeasured);
+        database.close();
     });
 }
 

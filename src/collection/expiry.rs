@@ -99,4 +99,8 @@ impl RowFilter for Others {
     fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
         self.0.cost(segment)
     }
+
+    fn is_small(&self) -> bool {
+        self.0.is_small()
+    }
 }

@@ -127,8 +127,9 @@ impl Collection {
             place => {
                 let reply =
                     execute(&self.compute, place, &view, asked.plan, limits, asked.profile)?;
-                if reply.is_some() && asked.filter.is_none() {
-                    self.live.offer(asked.plan, &self.schema.columns[asked.plan.column]);
+                if reply.is_some() {
+                    let column = &self.schema.columns[asked.plan.column];
+                    self.live.offer(asked.plan, column, asked.filter);
                 }
                 Ok(reply)
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Collection, WrittenReport};
-use crate::schema::{IndexKind, Likeness, VectorColumn};
+use crate::schema::{Effort, IndexKind, Likeness, VectorColumn, promise};
 use crate::segment::{IndexRecall, Sealed, SegmentContext};
 
 /// Bytes of a growing row's key and delete mark.
@@ -118,6 +118,11 @@ pub struct RecallReport {
     pub live_deviation: f32,
     /// How many queries that is of.
     pub live_queries: u32,
+    /// What is found of queries with filters that were really asked, as they are searched by now, of the segment
+    /// and the share of rows let through where it is least; `None` before there are enough of them.
+    pub filtered: Option<f32>,
+    /// How many queries with filters were measured, in the segment where these were most.
+    pub filtered_queries: u32,
 }
 
 /// The merge under way.
@@ -275,6 +280,12 @@ impl Collection {
             };
             let expected: Option<Vec<f32>> = recalls.iter().map(expected).collect();
             let live: Vec<_> = recalls.iter().filter_map(|recall| recall.live()).collect();
+            let filtered: Vec<_> = recalls.iter().filter_map(|recall| recall.filtered()).collect();
+            let bands = || filtered.iter().flat_map(|filtered| filtered.bands());
+            let promised = match column.index.effort() {
+                Effort::Recall(target) => promise(target),
+                Effort::Candidates(_) => 0.0,
+            };
             let mean = live.iter().map(|live| live.recall).sum::<f32>() / live.len() as f32;
             RecallReport {
                 column: column.name.clone(),
@@ -282,6 +293,8 @@ impl Collection {
                 live: (!live.is_empty()).then_some(mean),
                 live_deviation: live.iter().map(|live| live.deviation).fold(0.0, f32::max),
                 live_queries: live.iter().map(|l| l.queries.0 + l.queries.1).max().unwrap_or(0),
+                filtered: bands().map(|band| band.found_by_now(promised)).reduce(f32::min),
+                filtered_queries: filtered.iter().map(|f| f.queries()).max().unwrap_or(0),
             }
         };
         columns.map(report).collect()

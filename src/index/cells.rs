@@ -95,11 +95,16 @@ impl Cells {
         (self.starts.capacity() + self.members.capacity()) * size_of::<u32>()
     }
 
+    /// How many cells there are.
+    pub fn count(&self) -> usize {
+        self.starts.len() - 1
+    }
+
     /// How many cells to look into for the `k` nearest where a share of the rows may be found.
     pub fn probes(&self, effort: Effort, k: usize, share: f64) -> usize {
         let measured = self.recall.candidates(effort, k) as f64;
         let farther = (SAMPLE_SHARE / share.max(1e-9)).powf(SHARE_POWER).max(1.0);
-        ((measured * farther).ceil() as usize).clamp(1, self.starts.len() - 1)
+        ((measured * farther).ceil() as usize).clamp(1, self.count())
     }
 
     /// Gives the members of the `probes` cells nearest to the query to `take`, cell by cell, nearest

@@ -98,6 +98,11 @@ pub trait RowFilter: Send + Sync {
     fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
         segment.rows()
     }
+
+    /// True where it takes little memory, and may be kept.
+    fn is_small(&self) -> bool {
+        true
+    }
 }
 
 /// What a query sees.
@@ -513,6 +518,7 @@ impl Search<'_> {
             k: self.k,
             effort: self.plan.effort,
             likeness: None,
+            boost: None,
             keeps_promise: matches!(self.plan.effort, Effort::Recall(_)),
             told: self.told,
             refine_k: self.plan.refine_k,

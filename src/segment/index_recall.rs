@@ -8,11 +8,98 @@ use arc_swap::ArcSwapOption;
 use super::told::RecallSource;
 use crate::schema::{Effort, Likeness, RecallCurve, Trial};
 
+/// How many times as hard as without a filter is searched among some rows alone; where that is not enough,
+/// each of them is looked at.
+pub const BOOSTS: [usize; 2] = [1, 4];
+/// Stands for looking at each.
+pub const EACH: usize = usize::MAX;
+/// Filters that let through less than these shares of the rows are measured apart from those that let through
+/// more: they are searched in other ways.
+const SHARES: [f64; 2] = [0.15, 0.5];
+
 /// The measurements of an index.
 #[derive(Debug, Default)]
 pub struct IndexRecall {
     sample: RecallCurve,
     live: ArcSwapOption<LiveRecall>,
+    filtered: ArcSwapOption<FilteredRecall>,
+}
+
+/// What an index finds for filtered queries that were really asked, by the share of the rows that their
+/// filters let through. Those for which each of these rows is looked at are not among them.
+#[derive(Debug, Default)]
+pub struct FilteredRecall {
+    bands: [Option<Band>; FilteredRecall::BANDS],
+}
+
+/// What queries of a band found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Band {
+    /// How many queries.
+    pub queries: u32,
+    /// What they found of the 10 nearest, on average, searched with each of [`BOOSTS`].
+    pub found: [f32; BOOSTS.len()],
+}
+
+/// How hard to search among some rows alone, and what that is expected to find.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Among {
+    /// One of [`BOOSTS`], or [`EACH`].
+    pub boost: usize,
+    /// The recall of the 10 nearest; `None` where nothing was measured.
+    pub expected: Option<f32>,
+}
+
+impl FilteredRecall {
+    /// How many bands there are.
+    pub const BANDS: usize = SHARES.len() + 1;
+
+    /// The place of the band of filters that let through this share of the rows.
+    pub fn band_of(share: f64) -> usize {
+        SHARES.iter().filter(|least| share >= **least).count()
+    }
+
+    /// Of what was measured of each band.
+    pub fn new(bands: [Option<Band>; FilteredRecall::BANDS]) -> Self {
+        FilteredRecall { bands }
+    }
+
+    /// How many queries were measured.
+    pub fn queries(&self) -> u32 {
+        self.bands().map(|band| band.queries).sum()
+    }
+
+    /// The bands that were measured.
+    pub fn bands(&self) -> impl Iterator<Item = &Band> {
+        self.bands.iter().flatten()
+    }
+
+    /// How to search where that share of the rows may be found, and that recall is promised. `can_look` says
+    /// whether these rows are few enough for each to be looked at.
+    fn among(&self, share: f64, promised: f32, can_look: bool) -> Among {
+        match &self.bands[Self::band_of(share)] {
+            None => Among { boost: 1, expected: None },
+            Some(band) => band.among(promised, can_look),
+        }
+    }
+}
+
+impl Band {
+    /// What is found as it is searched for that promise, where its rows are few enough to be looked at.
+    pub fn found_by_now(&self, promised: f32) -> f32 {
+        self.among(promised, true).expected.unwrap_or_default()
+    }
+
+    fn among(&self, promised: f32, can_look: bool) -> Among {
+        let last = BOOSTS.len() - 1;
+        match self.found.iter().position(|found| *found >= promised) {
+            None if can_look => Among { boost: EACH, expected: Some(1.0) },
+            place => {
+                let place = place.unwrap_or(last);
+                Among { boost: BOOSTS[place], expected: Some(self.found[place]) }
+            }
+        }
+    }
 }
 
 /// What an index finds for queries that were really asked.
@@ -31,7 +118,7 @@ pub struct LiveRecall {
 impl IndexRecall {
     /// Of what was measured with a sample.
     pub fn new(sample: RecallCurve) -> Self {
-        IndexRecall { sample, live: ArcSwapOption::empty() }
+        IndexRecall { sample, ..IndexRecall::default() }
     }
 
     /// What was measured with a sample.
@@ -47,6 +134,24 @@ impl IndexRecall {
     /// Takes what was measured with live queries into use.
     pub fn set_live(&self, live: LiveRecall) {
         self.live.store(Some(Arc::new(live)));
+    }
+
+    /// What was measured with live queries that have a filter.
+    pub fn filtered(&self) -> Option<Arc<FilteredRecall>> {
+        self.filtered.load_full()
+    }
+
+    /// Takes what was measured with live queries that have a filter into use.
+    pub fn set_filtered(&self, filtered: FilteredRecall) {
+        self.filtered.store(Some(Arc::new(filtered)));
+    }
+
+    /// How to search where only a share of the rows (0 to 1) may be found, and that recall is promised.
+    /// `can_look` says whether these rows are few enough for each to be looked at.
+    pub fn among(&self, share: f64, promised: f32, can_look: bool) -> Among {
+        let filtered = self.filtered.load();
+        let among = filtered.as_ref().map(|filtered| filtered.among(share, promised, can_look));
+        among.unwrap_or(Among { boost: 1, expected: None })
     }
 
     /// How to search for the `k` nearest with that effort, and what that is expected to find.
@@ -106,5 +211,24 @@ impl IndexRecall {
     /// See [`RecallCurve::is_farther`].
     pub fn is_farther(&self, score: f32, near: f32, share: f64) -> bool {
         self.sample.is_farther(score, near, share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filtered_queries_are_searched_as_hard_as_those_of_their_band_need() {
+        let recall = IndexRecall::default();
+        let of = |share, can_look| recall.among(share, 0.95, can_look);
+        assert_eq!(of(0.3, true), Among { boost: 1, expected: None });
+        let band = |found| Some(Band { queries: 24, found });
+        let bands = [band([0.96, 1.0]), band([0.8, 0.97]), band([0.5, 0.75])];
+        recall.set_filtered(FilteredRecall::new(bands));
+        assert_eq!(of(0.01, true), Among { boost: 1, expected: Some(0.96) });
+        assert_eq!(of(0.15, true), Among { boost: 4, expected: Some(0.97) });
+        assert_eq!(of(0.9, true), Among { boost: EACH, expected: Some(1.0) });
+        assert_eq!(of(0.5, false), Among { boost: 4, expected: Some(0.75) });
     }
 }

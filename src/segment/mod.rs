@@ -30,7 +30,7 @@ pub use forward_column::{ForwardBatch, ForwardColumn, Part, Values, full_words};
 pub use forward_index::{ValueOrder, ZONE_ROWS, Zones};
 pub use forward_store::{ForwardStore, ForwardTree};
 pub use growing::{Block, Growing, GrowingView};
-pub use index_recall::{IndexRecall, LiveRecall};
+pub use index_recall::{BOOSTS, Band, FilteredRecall, IndexRecall, LiveRecall};
 pub use kinds::{KindSet, forward_array, value_at};
 pub use sealed::{Sealed, SegmentContext, segment_folder, segment_id};
 pub use search::{

@@ -49,6 +49,7 @@ pub struct Filter {
     expr: Expr,
     /// What it is remembered by; `None` where it is not to be.
     words: Option<Arc<str>>,
+    is_small: bool,
 }
 
 impl Filter {
@@ -84,8 +85,8 @@ impl Filter {
         let mut params: Vec<&(String, FilterParam)> = params.iter().collect();
         params.sort_by_key(|(name, _)| name);
         let words = format!("{text} {params:?}");
-        let words = (words.len() <= WORDS_BYTES_MAX).then(|| words.into());
-        Ok(Filter { expr, words })
+        let is_small = words.len() <= WORDS_BYTES_MAX;
+        Ok(Filter { expr, words: is_small.then(|| words.into()), is_small })
     }
 
     /// The same filter, for one use: what it lets through is not worth remembering.
@@ -145,6 +146,10 @@ impl RowFilter for Filter {
         });
         values.max(segment.rows() / 64)
     }
+
+    fn is_small(&self) -> bool {
+        self.is_small
+    }
 }
 
 /// The rows that both of two filters let through.
@@ -161,6 +166,10 @@ impl RowFilter for Both {
 
     fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
         self.0.cost(segment).saturating_add(self.1.cost(segment))
+    }
+
+    fn is_small(&self) -> bool {
+        self.0.is_small() && self.1.is_small()
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Finding, Found, Met};
 use crate::cancel::CANCEL_ROWS;
 use crate::index::{Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, is_scan_quicker, to_score};
 use crate::schema::{Effort, Likeness};
+use crate::segment::index_recall::EACH;
 
 /// Allowed rows are looked at one by one where they are at most this many times the nodes that a walk
 /// would meet.
@@ -34,7 +35,7 @@ const LATE: usize = 20;
 /// Nodes near the query that are looked at to tell that.
 const NEAR_MAX: usize = 4_096;
 /// So many bytes of allowed rows or codes are looked at one by one in about the time of a walk.
-const SOON_BYTES: u64 = 1 << 20;
+const SOON_BYTES: u64 = 4 << 20;
 /// So many bytes of allowed rows or codes are looked at for a query that is away from all rows, and where
 /// scores do not tell whether it is.
 const FAR_BYTES: u64 = 32 << 20;
@@ -52,6 +53,10 @@ impl Finding<'_> {
         (ef, likeness): (usize, Likeness),
     ) -> Met {
         let k = self.search.k;
+        if self.boost() == EACH {
+            return self.look_or_wait(allowed, ranker);
+        }
+        let ef = ef.saturating_mul(self.boost());
         let share = self.allowed as f64 / graph.len().max(1) as f64;
         let cells = cells.filter(|_| share <= FEW);
         let steps = SCAN_STEPS * ef * graph.width();
@@ -221,7 +226,7 @@ impl Finding<'_> {
         let count = to_score(&found, self.search.k, self.finalists, |rank| ranker.deviation(rank));
         match count {
             None if found.len() < self.allowed => Met::Scan,
-            count => Met::Nodes(self.first(&found, count.unwrap_or(found.len()))),
+            count => Met::OfEach(self.first(&found, count.unwrap_or(found.len()))),
         }
     }
 
@@ -285,6 +290,7 @@ impl Finding<'_> {
         let (mut met, mut looked_at, mut cell) = (0, 0, 0);
         let mut late = Vec::new();
         let probes = cells.probes(self.search.effort, self.search.k, share);
+        let probes = probes.saturating_mul(self.boost()).min(cells.count());
         let mut look = Look::new(ranker, self.finalists * WIDER);
         cells.search(graph, ranker, probes, |members| {
             looked_at += members.len();

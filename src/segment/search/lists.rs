@@ -1,9 +1,10 @@
 //! Searching an index that faiss trained.
 
-use super::Finding;
+use super::{Finding, Met};
 use crate::error::Result;
 use crate::index::Ranker;
 use crate::native::{TrainedIndex, Tuning};
+use crate::segment::index_recall::EACH;
 
 /// Among more of the rows than this, an index without lists is asked.
 const ASK_SHARE: f64 = 0.05;
@@ -12,8 +13,7 @@ const ASK_SHARE: f64 = 0.05;
 const SOON_BYTES: u64 = 4 << 20;
 
 impl Finding<'_> {
-    /// The nodes that a trained index finds, nearest first by its own measure, or `None` where too many
-    /// would have to be looked at one by one.
+    /// The nodes that a trained index finds, nearest first by its own measure.
     ///
     /// Where only some rows may be found, the nearest of these are farther away: as many more lists are
     /// looked into as it takes to meet as many of them.
@@ -22,8 +22,9 @@ impl Finding<'_> {
         trained: &TrainedIndex,
         ranker: &impl Ranker,
         probes: usize,
-    ) -> Result<Option<Vec<u32>>> {
+    ) -> Result<Met> {
         let (index, search) = (self.index, self.search);
+        let probes = probes.saturating_mul(self.boost());
         let most = match trained.tuning() {
             Tuning::Lists(lists) => lists,
             Tuning::Candidates | Tuning::Nothing => trained.len(),
@@ -38,8 +39,12 @@ impl Finding<'_> {
                     Tuning::Candidates | Tuning::Nothing => share <= ASK_SHARE,
                 };
                 let bytes = (self.allowed * search.vector.len()) as u64;
-                if is_sooner || bytes <= SOON_BYTES.min(search.scan_bytes_max) {
-                    return Ok(Some(self.nearest_of(allowed, ranker)));
+                if self.boost() == EACH && bytes > search.scan_bytes_max {
+                    return Ok(Met::TooLong);
+                }
+                let is_soon = bytes <= SOON_BYTES.min(search.scan_bytes_max);
+                if is_sooner || is_soon || self.boost() == EACH {
+                    return Ok(Met::OfEach(self.nearest_of(allowed, ranker)));
                 }
                 share.min(1.0) * self.live
             }
@@ -66,7 +71,7 @@ impl Finding<'_> {
             // Lists may be short, or hold nothing that may be found.
             effort = effort.saturating_mul(4).min(most);
         };
-        let Some(allowed) = search.allowed else { return Ok(Some(found)) };
+        let Some(allowed) = search.allowed else { return Ok(Met::Nodes(found)) };
         let last = found.get(search.k.saturating_sub(1)).and_then(|id| self.score(*id));
         let mut is_elsewhere = index.recall().tells_far()
             && last.is_none_or(|score| index.recall().is_far(score, search.k, share));
@@ -78,8 +83,11 @@ impl Finding<'_> {
             is_elsewhere = self.is_sparse((met, near.len()), share / self.live);
         }
         if found.len() >= search.k && !is_elsewhere {
-            return Ok(Some(found));
+            return Ok(Met::Nodes(found));
         }
-        Ok(self.can_look_at_each().then(|| self.nearest_of(allowed, ranker)))
+        Ok(match self.can_look_at_each() {
+            true => Met::OfEach(self.nearest_of(allowed, ranker)),
+            false => Met::TooLong,
+        })
     }
 }

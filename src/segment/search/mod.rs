@@ -15,6 +15,7 @@ use crate::index::{
 };
 use crate::schema::{Effort, Likeness, Metric, Trial, promise};
 use crate::segment::column_index::{ColumnIndex, IndexBody};
+use crate::segment::index_recall::Among;
 use crate::segment::sealed::Sealed;
 use crate::segment::told::{RecallSource, Told};
 use crate::simd::{Query, prefetch_bytes};
@@ -54,6 +55,9 @@ pub struct SegmentSearch<'a> {
     pub keeps_promise: bool,
     /// Whether the query is like the rows, where that is known; else what is found tells.
     pub likeness: Option<Likeness>,
+    /// How many times as hard to search among some rows as among all, one of [`BOOSTS`](super::BOOSTS); `None`
+    /// for what was measured to be enough.
+    pub boost: Option<usize>,
     /// Is told how well an index was searched.
     pub told: &'a Told,
     /// Rows scored exactly, as times k at least; `None` for as many as the index asks for.
@@ -106,15 +110,10 @@ pub enum Outcome {
 /// The nodes that are to be scored.
 enum Met {
     Nodes(Vec<u32>),
+    /// The nearest of all that may be found, each of which was looked at.
+    OfEach(Vec<u32>),
     TooLong,
     Scan,
-}
-
-impl Met {
-    /// `None` stands for too much to read.
-    fn of(nodes: Option<Vec<u32>>) -> Met {
-        nodes.map_or(Met::TooLong, Met::Nodes)
-    }
 }
 
 /// Offers what the index finds to `top`, with exact scores.
@@ -131,8 +130,9 @@ pub fn search_index(
         if finding.scans(trial) {
             return Ok(Outcome::Scan);
         }
-        let nodes = match finding.meet(trial, likeness)? {
-            Met::Nodes(nodes) => nodes,
+        let (nodes, is_of_each) = match finding.meet(trial, likeness)? {
+            Met::Nodes(nodes) => (nodes, false),
+            Met::OfEach(nodes) => (nodes, true),
             Met::TooLong => return Ok(Outcome::TooLong),
             Met::Scan => return Ok(Outcome::Scan),
         };
@@ -148,12 +148,17 @@ pub fn search_index(
                 continue;
             }
         }
-        // Nothing was measured among some rows alone.
-        let source = match search.allowed {
-            None => index.recall().source(likeness),
-            Some(_) => RecallSource::Unmeasured,
-        };
-        search.told.note(trial.expected, source, trial.candidates);
+        match (is_of_each, finding.among) {
+            (true, _) => search.told.note(Some(1.0), RecallSource::Exact, 0),
+            (false, None) => {
+                let source = index.recall().source(likeness);
+                search.told.note(trial.expected, source, trial.candidates);
+            }
+            (false, Some(among)) => {
+                let effort = trial.candidates.saturating_mul(among.boost);
+                search.told.note(among.expected, RecallSource::Live, effort);
+            }
+        }
         let count = found.len();
         found.into_iter().for_each(|candidate| top.push(candidate));
         return Ok(Outcome::Found(count));
@@ -204,20 +209,38 @@ struct Finding<'a> {
     live: f64,
     /// About how many nodes may be found, where not all may.
     allowed: usize,
+    /// How hard to search among these.
+    among: Option<Among>,
 }
 
 impl<'a> Finding<'a> {
     fn new(sealed: &'a Sealed, index: &'a ColumnIndex, search: &'a SegmentSearch<'a>) -> Self {
         let rows = u64::from(sealed.rows().max(1));
         let deleted = sealed.tombstones.deleted().min(rows - 1);
+        let allowed = search.allowed.map(|set| index.nodes_of(set.len(), sealed.rows()));
+        let code_bytes = index.codes().map_or(search.vector.len(), Codes::row_bytes);
+        let share = allowed.map(|nodes| nodes as f64 / index.nodes().max(1) as f64);
         Finding {
             sealed,
             index,
             search,
             finalists: finalists(search.k, index.recall().refine_k(search.refine_k)),
             live: (rows - deleted) as f64 / rows as f64,
-            allowed: search.allowed.map_or(0, |set| index.nodes_of(set.len(), sealed.rows())),
+            allowed: allowed.unwrap_or(0),
+            among: share.map(|share| match (search.boost, search.effort) {
+                (Some(boost), _) => Among { boost, expected: None },
+                (None, Effort::Recall(target)) => {
+                    let can_look = allowed.unwrap_or(0) * code_bytes <= SCAN_BYTES;
+                    index.recall().among(share, promise(target), can_look)
+                }
+                (None, Effort::Candidates(_)) => Among { boost: 1, expected: None },
+            }),
         }
+    }
+
+    /// How many times as hard is searched among some rows as among all.
+    fn boost(&self) -> usize {
+        self.among.map_or(1, |among| among.boost)
     }
 
     fn is_live(&self, row: u32) -> bool {
@@ -260,7 +283,7 @@ impl<'a> Finding<'a> {
                     None => self.walk((graph, cells), &rows, trial, likeness),
                 })
             }
-            IndexBody::Trained(trained) => self.ask(trained, &rows, trial.candidates).map(Met::of),
+            IndexBody::Trained(trained) => self.ask(trained, &rows, trial.candidates),
         }
     }
 

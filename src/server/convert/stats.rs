@@ -24,6 +24,8 @@ pub fn stats_reply(
         live: report.live,
         live_deviation: report.live_deviation,
         live_queries: report.live_queries,
+        filtered: report.filtered,
+        filtered_queries: report.filtered_queries,
     };
     StatsReply {
         unindexed,

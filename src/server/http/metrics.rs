@@ -177,7 +177,7 @@ fn collections(now: &Now, database: &Database) -> prometheus::Result<()> {
     let recall = GaugeVec::new(
         Opts::new(
             "voisin_recall",
-            "What queries find of the 10 nearest by default: of a sample when an index was built, and of queries that were asked (live).",
+            "What queries find of the 10 nearest by default: of a sample when an index was built, and of queries that were asked, without filters (live) and with them (filtered).",
         ),
         &["collection", "column", "of"],
     )?;
@@ -218,7 +218,9 @@ fn collections(now: &Now, database: &Database) -> prometheus::Result<()> {
             seconds_left.with_label_values(&[name]).set(seconds);
         }
         for report in collection.recall() {
-            for (of, share) in [("sample", report.expected), ("live", report.live)] {
+            let shares =
+                [("sample", report.expected), ("live", report.live), ("filtered", report.filtered)];
+            for (of, share) in shares {
                 if let Some(share) = share {
                     recall.with_label_values(&[name, &report.column, of]).set(share.into());
                 }

@@ -60,12 +60,26 @@ struct ColumnRecall {
     live_deviation: f32,
     /// How many queries that is of.
     live_queries: u32,
+    /// What is found of queries with filters that were really asked, as they are searched by now, of the segment
+    /// and the share of rows let through where it is least; `null` before there are enough of them. Those for
+    /// which each row let through is looked at find all, and are not counted.
+    #[schema(minimum = 0, maximum = 1)]
+    filtered: Option<f32>,
+    /// How many queries with filters were measured, in the segment where these were most.
+    filtered_queries: u32,
 }
 
 impl From<wire::ColumnRecall> for ColumnRecall {
     fn from(recall: wire::ColumnRecall) -> Self {
-        let wire::ColumnRecall { column, expected, live, live_deviation, live_queries } = recall;
-        ColumnRecall { column, expected, live, live_deviation, live_queries }
+        ColumnRecall {
+            column: recall.column,
+            expected: recall.expected,
+            live: recall.live,
+            live_deviation: recall.live_deviation,
+            live_queries: recall.live_queries,
+            filtered: recall.filtered,
+            filtered_queries: recall.filtered_queries,
+        }
     }
 }
 

@@ -1,0 +1,310 @@
+//! Recall of the queries that are really asked. A few of them are kept; in the background each is searched
+//! for exactly, and with rising effort, in each segment, and the effort of later ones follows what that
+//! shows. What is kept without a filter stays in the collection's folder; nothing of it is told to anybody.
+
+mod filtered;
+mod kept;
+mod target;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Collection, SharedFilter};
+use crate::error::Result;
+use crate::schema::{CollectionSchema, Effort, IndexKind, KnnPlan, VectorColumn};
+use crate::storage::replace_file;
+
+use kept::{Asked, Kept};
+use target::{OfSegment, Target, summary};
+
+/// The file of what is kept.
+pub(super) const FILE: &str = "queries";
+const MAGIC: &[u8; 8] = b"voisinq1";
+/// So many of a kind say something.
+const ENOUGH: usize = 24;
+/// Neighbours whose recall is measured.
+const FEW: usize = 10;
+const MANY: usize = 100;
+/// Processor time that may be saved up.
+const SAVED_MAX: Duration = Duration::from_secs(1);
+/// Time between two writes of the file.
+const SAVE_EVERY: Duration = Duration::from_secs(60);
+
+/// Processor time for measuring.
+#[derive(Debug)]
+struct Budget {
+    left: Duration,
+    seen: Instant,
+}
+
+/// Queries that were asked, and what is known of them.
+#[derive(Debug)]
+pub(super) struct LiveQueries {
+    plain: Kept,
+    filtered: Kept,
+    /// The share of a core that measuring may take; 0 switches it off.
+    share: f64,
+    budget: Mutex<Budget>,
+    /// By segment and column.
+    measured: Mutex<HashMap<(u32, usize), OfSegment>>,
+    measured_filtered: Mutex<HashMap<(u32, usize), filtered::OfSegment>>,
+    saved: Mutex<(Instant, u64)>,
+    /// The queries kept and the segments there were when all were last measured.
+    done: Mutex<(u64, Vec<u32>)>,
+}
+
+impl LiveQueries {
+    /// None yet, for the columns of this schema.
+    pub fn new(schema: &CollectionSchema, share: f64) -> Self {
+        let kept = || Kept::new(schema.columns.len());
+        let live = LiveQueries {
+            plain: kept(),
+            filtered: kept(),
+            share,
+            budget: Mutex::new(Budget { left: SAVED_MAX, seen: Instant::now() }),
+            measured: Mutex::default(),
+            measured_filtered: Mutex::default(),
+            saved: Mutex::new((Instant::now(), 0)),
+            done: Mutex::default(),
+        };
+        live.turn();
+        live
+    }
+
+    /// Keeps a query's vectors, perhaps: those of one that was answered by a column's index as it does by
+    /// default.
+    pub fn offer(&self, plan: &KnnPlan, column: &VectorColumn, filter: Option<&SharedFilter>) {
+        let kept = if filter.is_some() { &self.filtered } else { &self.plain };
+        if !kept.wants()
+            || plan.exact
+            || plan.metric != column.metric
+            || column.index == IndexKind::Flat
+            || plan.options.all_within
+            || filter.is_some_and(|filter| !filter.is_small())
+        {
+            return;
+        }
+        kept.offer(plan.column, plan.vectors.iter().map(|vector| &vector[..]), filter);
+    }
+
+    /// Begins another interval: how much may be measured, and how many queries are taken.
+    fn turn(&self) {
+        if self.share <= 0.0 {
+            return;
+        }
+        self.plain.want();
+        self.filtered.want();
+        let mut budget = self.budget.lock();
+        let passed = budget.seen.elapsed();
+        budget.seen = Instant::now();
+        budget.left = (budget.left + passed.mul_f64(self.share)).min(SAVED_MAX);
+    }
+
+    fn spend(&self, spent: Duration) {
+        let mut budget = self.budget.lock();
+        budget.left = budget.left.saturating_sub(spent);
+    }
+
+    fn is_spent(&self) -> bool {
+        self.budget.lock().left.is_zero()
+    }
+
+    /// What was kept when the collection was closed or killed. A file that does not fit is none: nothing
+    /// but speed depends on it.
+    pub fn restore(&self, schema: &CollectionSchema, file: &[u8]) -> Option<()> {
+        let (head, sum) = file.split_at_checked(file.len().checked_sub(4)?)?;
+        if crc32c::crc32c(head) != u32::from_le_bytes(sum.try_into().ok()?) {
+            return None;
+        }
+        let mut rest = head.strip_prefix(MAGIC)?;
+        while !rest.is_empty() {
+            let (column, after) = rest.split_first_chunk::<4>()?;
+            let (bytes, after) = after.split_first_chunk::<4>()?;
+            let (vector, after) = after.split_at_checked(u32::from_le_bytes(*bytes) as usize)?;
+            rest = after;
+            let place = u32::from_le_bytes(*column) as usize;
+            let column = schema.columns.get(place)?;
+            // Declarations change.
+            if column.vector_bytes() == Some(vector.len()) {
+                self.plain.add(place, Bytes::copy_from_slice(vector), None);
+            }
+        }
+        Some(())
+    }
+
+    /// Queries that were ever kept.
+    fn taken(&self) -> u64 {
+        self.plain.taken() + self.filtered.taken()
+    }
+
+    fn content(&self, columns: usize) -> Vec<u8> {
+        let mut content = MAGIC.to_vec();
+        for place in 0..columns {
+            for asked in self.plain.of_column(place) {
+                content.extend_from_slice(&(place as u32).to_le_bytes());
+                content.extend_from_slice(&(asked.vector.len() as u32).to_le_bytes());
+                content.extend_from_slice(&asked.vector);
+            }
+        }
+        let sum = crc32c::crc32c(&content);
+        content.extend_from_slice(&sum.to_le_bytes());
+        content
+    }
+}
+
+/// Processor time of this thread.
+fn spent() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+impl Collection {
+    /// Sees to it that queries which were asked are measured, as far as the time for that goes.
+    pub(super) fn schedule_live(self: &Arc<Self>) {
+        self.live.turn();
+        let taken = self.live.taken();
+        if taken < ENOUGH as u64 || self.live.is_spent() || self.is_stopping() {
+            return;
+        }
+        if *self.live.done.lock() == (taken, self.segment_ids()) {
+            self.save_live(SAVE_EVERY);
+        } else if self.live_lane.schedule() {
+            let collection = self.clone();
+            self.compute.build_pool().spawn(move || {
+                if !collection.live_lane.begin(|| collection.is_stopping()) {
+                    return;
+                }
+                if let Err(error) = collection.measure_live() {
+                    tracing::debug!(collection = collection.schema.name, %error, "not measured");
+                }
+                collection.live_lane.unschedule();
+            });
+        }
+    }
+
+    fn segment_ids(&self) -> Vec<u32> {
+        self.published.snapshot().sealed.iter().map(|sealed| sealed.id).collect()
+    }
+
+    fn measure_live(&self) -> Result<()> {
+        let done = (self.live.taken(), self.segment_ids());
+        let snapshot = self.published.snapshot();
+        let is_there = |(segment, _): &(u32, usize)| done.1.contains(segment);
+        self.live.measured.lock().retain(|at, _| is_there(at));
+        self.live.measured_filtered.lock().retain(|at, _| is_there(at));
+        for (place, column) in self.schema.columns.iter().enumerate() {
+            let plain = self.live.plain.of_column(place);
+            let filtered = self.live.filtered.of_column(place);
+            for sealed in &snapshot.sealed {
+                if let Some(index) = sealed.index(place) {
+                    let target =
+                        Target { sealed, index, column, place, sequence: snapshot.sequence };
+                    if !self.measure_segment(&target, &plain)?
+                        || !self.measure_filtered(&target, &filtered)?
+                    {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        *self.live.done.lock() = done;
+        Ok(())
+    }
+
+    /// Measures those of the queries kept that were not measured yet, and says whether there was time for
+    /// all. Of those that are kept no more, what was measured is forgotten.
+    fn measure_each<T>(
+        &self,
+        kept: &[Asked],
+        known: &mut HashMap<u64, T>,
+        measure: impl Fn(&Asked) -> Result<T>,
+    ) -> Result<bool> {
+        known.retain(|number, _| kept.iter().any(|asked| asked.number == *number));
+        for asked in kept {
+            if known.contains_key(&asked.number) {
+                continue;
+            }
+            if self.live.is_spent() || self.is_stopping() {
+                return Ok(false);
+            }
+            let begun = spent();
+            let measured = measure(asked)?;
+            self.live.spend(spent().saturating_sub(begun));
+            known.insert(asked.number, measured);
+        }
+        Ok(true)
+    }
+
+    /// Measures queries in a segment that were not measured there. False when there is no more time.
+    fn measure_segment(&self, target: &Target<'_>, kept: &[Asked]) -> Result<bool> {
+        if kept.len() < ENOUGH {
+            return Ok(true);
+        }
+        let at = (target.sealed.id, target.place);
+        let mut known = self.live.measured.lock().remove(&at).unwrap_or_default();
+        let before = known.len();
+        let has_time =
+            self.measure_each(kept, &mut known, |asked| target.measure(&asked.vector))?;
+        if known.len() > before && known.len() >= ENOUGH {
+            self.show_live(target, &known);
+        }
+        self.live.measured.lock().insert(at, known);
+        Ok(has_time)
+    }
+
+    fn show_live(&self, target: &Target<'_>, known: &OfSegment) {
+        let ladder = target.ladder();
+        let recall = target.index.recall();
+        let live = summary(&ladder, known, |likeness| target.effort(likeness));
+        let promised = match target.column.index.effort() {
+            Effort::Recall(aimed) => crate::schema::promise(aimed),
+            Effort::Candidates(_) => 0.0,
+        };
+        if live.recall + live.deviation < promised {
+            let (collection, column) = (&self.schema.name, &target.column.name);
+            tracing::warn!(
+                collection,
+                column,
+                segment = target.sealed.id,
+                recall = live.recall,
+                recall_target = promised,
+                queries = known.len(),
+                "queries that were asked found less than the recall_target; later ones are searched harder"
+            );
+        }
+        recall.set_live(live);
+    }
+
+    /// Writes what is kept, where there is something new and the last time is longer ago than this.
+    pub(super) fn save_live(&self, ago: Duration) {
+        let mut saved = self.live.saved.lock();
+        let taken = self.live.plain.taken();
+        if taken == saved.1 || saved.0.elapsed() < ago || taken < ENOUGH as u64 {
+            return;
+        }
+        let content = self.live.content(self.schema.columns.len());
+        *saved = (Instant::now(), taken);
+        let path = self.context.folder.join(FILE);
+        if let Err(error) = replace_file(&*self.context.disk, &path, &content) {
+            tracing::debug!(collection = self.schema.name, %error, "queries not kept");
+        }
+    }
+
+    /// Takes up what an earlier process kept.
+    pub(super) fn restore_live(&self) {
+        let path = self.context.folder.join(FILE);
+        let disk = &*self.context.disk;
+        if self.live.share > 0.0 && disk.exists(&path) {
+            let restored = disk.map(&path).ok();
+            let restored = restored.and_then(|file| self.live.restore(&self.schema, &file));
+            if restored.is_none() {
+                tracing::warn!(path = %path.display(), "the queries kept are not readable, and left out");
+            }
+        }
+    }
+}
