@@ -187,6 +187,13 @@ impl Compute {
         self.scan.install(work)
     }
 
+    /// Has every thread of the pools do something, when it gets to it.
+    pub fn spawn_everywhere(&self, work: fn()) {
+        for pool in [&self.scan, &self.write, &self.seal, &*self.build] {
+            pool.spawn_broadcast(move |_| work());
+        }
+    }
+
     /// Queues work of a collection's writer.
     pub fn spawn_write(&self, work: impl FnOnce() + Send + 'static) {
         self.write.spawn_fifo(work);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::Collection;
 use super::compaction::{Budget, Policy};
 use super::writer::Writer;
-use crate::native::give_back_memory;
+use crate::native::{empty_thread_cache, give_back_memory};
 
 impl Collection {
     /// Time without a write of a caller, at the last look.
@@ -82,6 +82,7 @@ impl Collection {
             let collection = self.clone();
             self.compute.spawn_seal(move || {
                 collection.published.shrink_keys();
+                collection.compute.spawn_everywhere(empty_thread_cache);
                 give_back_memory();
             });
         }

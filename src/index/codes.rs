@@ -2,14 +2,15 @@
 //!
 //! Scalar quantization with one step for all dimensions, so that sums of integers rank as distances
 //! do. The mean of each dimension is taken off first, which no ranking notices, and the step is chosen
-//! so that nearly all of a sample lies within 127 steps; what lies beyond is cut. Rows of bytes are
-//! their own codes and rank exactly.
+//! so that nearly all of a sample lies within 127 steps; what lies beyond is cut, and kept apart where it is
+//! much ([`Cut`]). Rows of bytes are their own codes and rank exactly.
 //!
 //! Codes rank; they do not score. Whoever uses them scores the finalists from the stored rows.
 
 use crate::schema::{ElementType, Metric, VectorColumn, decode_floats};
 use crate::simd::{CODE_DIMENSION_MAX, CodeMeasure, CodeQuery, CodeRows, Query, large_vec};
 
+use super::cut::{Cut, Rest, add, growth};
 use super::graph::Ranker;
 
 /// Numbers looked at to choose the step: rows of small dimension are many, of large one few.
@@ -18,6 +19,8 @@ const SAMPLE_NUMBERS: usize = 1 << 20;
 const SAMPLE_ROWS: (usize, usize) = (256, 8_192);
 /// The share of the sample's numbers that may lie beyond 127 steps.
 const CUT_SHARE: f64 = 1e-4;
+/// Rests of a row are kept where they are more than this share of what rows are from their mean, squared.
+const KEPT_REST: f32 = 0.01;
 /// Dimensions up to this are ranked as well by the stored rows, which take two cache lines at most.
 const DIMENSION_MIN: usize = 32;
 /// The check whether codes can tell rows apart: rows asked for, rows looked at, neighbours wanted,
@@ -53,6 +56,8 @@ pub struct Codes {
     squares: Vec<f32>,
     /// How far each row is from its codes at most, in steps, for the same.
     errors: Vec<f32>,
+    /// What was cut off rows, where it is much.
+    cut: Cut,
     /// `squares` are nothing but the sums that they say.
     has_plain_squares: bool,
     /// The mean of the sums of the squares of rows' codes.
@@ -123,12 +128,17 @@ impl Codes {
         let mut errors = large_vec(if has_squares { count } else { 0 });
         let mut has_plain_squares = true;
         let mut sum_of_squares = 0i64;
+        let mut rests: Vec<(u32, Box<[Rest]>)> = Vec::new();
         let (mut floats, mut codes) = (Vec::new(), Vec::new());
         for vector in vectors {
             quantizer.decode_as_stored(vector, &mut floats);
             let is_zero = quantizer.is_normalised() && floats.iter().all(|x| *x == 0.0);
             quantizer.take_mean(&mut floats);
             quantizer.encode(&floats, quantizer.step, &mut codes);
+            let cut = quantizer.rests(&floats, &codes);
+            if !cut.is_empty() {
+                rests.push((rows.len() as u32, cut));
+            }
             rows.push(&codes);
             has_plain_squares &= !is_zero;
             let square: i64 = codes.iter().map(|code| i64::from(*code).pow(2)).sum();
@@ -139,8 +149,12 @@ impl Codes {
             }
         }
         let mean_square = sum_of_squares as f32 / count.max(1) as f32;
+        let is_much = |(_, rests): &(u32, Box<[Rest]>)| {
+            rests.iter().map(|rest| rest.steps.powi(2)).sum::<f32>() > KEPT_REST * mean_square
+        };
+        let cut = Cut::new(rests.into_iter().filter(is_much));
         let quantizer = quantizer.clone();
-        Codes { quantizer, rows, squares, errors, has_plain_squares, mean_square }
+        Codes { quantizer, rows, squares, errors, cut, has_plain_squares, mean_square }
     }
 
     /// Whether the nearest of these rows, which `rows` are, are near by their codes too.
@@ -186,7 +200,7 @@ impl Codes {
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         let numbers = self.squares.capacity() + self.errors.capacity();
-        self.rows.memory_bytes() + numbers * size_of::<f32>()
+        self.rows.memory_bytes() + numbers * size_of::<f32>() + self.cut.memory_bytes()
     }
 
     /// A query's codes with the sum of their squares and how far it is from them at most, in steps;
@@ -278,6 +292,53 @@ impl Codes {
         }
     }
 
+    /// Adds to ranks of rows what was cut off these. The query's numbers are in steps, and for products in
+    /// those of its own codes.
+    fn mend(&self, query: &[f32], ids: &[u32], ranks: &mut [f32]) {
+        let quantizer = &self.quantizer;
+        for (id, rank) in ids.iter().zip(ranks) {
+            for Rest { dimension, steps } in self.cut.of(*id) {
+                let (rest, number) = (f64::from(*steps), f64::from(query[*dimension as usize]));
+                let more = match quantizer.measures_differences() {
+                    true => {
+                        let code = f64::from(self.rows.code(*id, *dimension));
+                        growth(code - number, rest, quantizer.measures_squares())
+                    }
+                    false => -number * rest,
+                };
+                add(rank, more);
+            }
+        }
+    }
+
+    /// The same for the distances of rows to one of them.
+    pub(super) fn mend_between(&self, center: u32, ids: &[u32], ranks: &mut [f32]) {
+        if self.cut.is_empty() {
+            return;
+        }
+        let of_center = self.cut.of(center);
+        let is_square = self.quantizer.metric != Metric::Manhattan;
+        for (id, rank) in ids.iter().zip(ranks) {
+            let of_row = self.cut.of(*id);
+            let difference = |dimension: u32| {
+                let code = |row: u32| f64::from(self.rows.code(row, dimension));
+                code(*id) - code(center)
+            };
+            let other = |rests: &[Rest], dimension: u32| {
+                rests.iter().find(|rest| rest.dimension == dimension).map(|rest| rest.steps)
+            };
+            for Rest { dimension, steps } in of_row {
+                let both = steps - other(of_center, *dimension).unwrap_or(0.0);
+                add(rank, growth(difference(*dimension), both.into(), is_square));
+            }
+            for Rest { dimension, steps } in of_center {
+                if other(of_row, *dimension).is_none() {
+                    add(rank, growth(difference(*dimension), (-steps).into(), is_square));
+                }
+            }
+        }
+    }
+
     /// How the squares of rows are best had by a query whose products count `factor` times; `given`
     /// has them, one for each row.
     pub(super) fn squares<'a>(
@@ -333,7 +394,11 @@ impl Codes {
         let noise = self.noise(square as f32, step / quantizer.step);
         let query = CodeQuery::new(measure, &codes);
         let squares = self.squares(&query, factor, &self.squares);
-        CodeRanker { codes: self, query, factor, squares, noise }
+        let whole = (!self.cut.is_empty()).then(|| {
+            let step = if quantizer.measures_differences() { quantizer.step } else { step };
+            floats.iter().map(|x| x / step).collect()
+        });
+        CodeRanker { codes: self, query, factor, squares, noise, whole }
     }
 
     /// The noise of ranks for a query whose codes have that sum of squares and steps so many times those
@@ -466,6 +531,22 @@ impl Quantizer {
         ((square.sqrt() + rounding) * 1.000_001) as f32
     }
 
+    /// What the codes of numbers, the mean taken off, lack of those beyond their range.
+    fn rests(&self, floats: &[f32], codes: &[i8]) -> Box<[Rest]> {
+        if self.is_exact() {
+            return Box::default();
+        }
+        let per_step = 1.0 / self.step;
+        let numbers = floats.iter().zip(codes).zip(0..);
+        let rests = numbers.filter(|((_, code), _)| matches!(**code, i8::MIN | i8::MAX));
+        let rests = rests.map(|((x, code), dimension)| {
+            // Below what squares of 32 bits bear.
+            let steps = (x * per_step - f32::from(*code)).clamp(-1e15, 1e15);
+            Rest { dimension, steps }
+        });
+        rests.filter(|rest| rest.steps.abs() > 0.5).collect()
+    }
+
     fn encode(&self, floats: &[f32], step: f32, codes: &mut Vec<i8>) {
         /// Adding and taking it off again rounds a float below 2^22 to the nearest whole number.
         const ROUNDS: f32 = 12_582_912.0;
@@ -486,6 +567,8 @@ pub struct CodeRanker<'a> {
     factor: f32,
     squares: Squares<'a>,
     noise: Noise,
+    /// The query's numbers in steps, where something was cut off rows.
+    whole: Option<Vec<f32>>,
 }
 
 impl CodeRanker<'_> {
@@ -504,6 +587,9 @@ impl Ranker for CodeRanker<'_> {
     #[inline]
     fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
         self.codes.rank(&self.query, (0.0, self.factor), self.squares, ids, ranks);
+        if let Some(whole) = &self.whole {
+            self.codes.mend(whole, ids, ranks);
+        }
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::space::Vectors;
-use crate::schema::{Metric, VectorColumn, decode_floats, encode_numbers};
+use crate::schema::{VectorColumn, decode_floats, encode_numbers};
 
 /// Rows looked at to tell how far numbers are spread.
 const SPREAD_ROWS: usize = 256;
@@ -72,9 +72,6 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
         if self.column.element.is_binary() {
             return self.make_bits(kind);
         }
-        // Lengths of queries do not change the order of inner products and cosines.
-        let has_far =
-            !matches!(self.column.metric, Metric::InnerProduct | Metric::Cosine | Metric::Hamming);
         let numbers = match kind {
             ProbeKind::Row => return None,
             ProbeKind::Between => {
@@ -82,8 +79,9 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
                 one.iter().zip(&other).map(|(a, b)| (a + b) / 2.0).collect()
             }
             ProbeKind::Noise => self.noise(1.0),
-            ProbeKind::Far if has_far => self.noise(FAR),
-            ProbeKind::Far => return None,
+            // Lengths of queries do not change the order of inner products and cosines, but rows lie in few
+            // directions, perhaps, and what is far away in any.
+            ProbeKind::Far => self.noise(FAR),
             ProbeKind::Moved => {
                 let variances = self.spread.iter().map(|(_, deviation)| deviation * deviation);
                 let mean = variances.sum::<f64>() / self.spread.len().max(1) as f64;

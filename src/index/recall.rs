@@ -144,6 +144,62 @@ struct Sampled<'a> {
     vector: Cow<'a, [u8]>,
     /// Ascending, [`MANY`] of them.
     truth: Vec<f32>,
+    /// It is no row, but its neighbours are as near as those of rows: what is found does not tell it from them.
+    passes_for_row: bool,
+    /// See [`apartness`].
+    apartness: f32,
+}
+
+/// How many times farther the nearest of a query are from it than from each other: the last of these scores of
+/// up to [`FEW`] neighbours, ascending, over the median of those that the first of the neighbours has with
+/// the others. It hardly depends on how close together rows lie where the query is. 0 for one neighbour.
+pub fn apartness(scores: &[f32], of_first: &mut [f32]) -> f32 {
+    let (Some(last), false) = (scores.last(), of_first.is_empty()) else { return 0.0 };
+    let middle = of_first.len() / 2;
+    let (_, median, _) = of_first.select_nth_unstable_by(middle, f32::total_cmp);
+    if *last <= 0.0 { 0.0 } else { last / median.max(0.0) }
+}
+
+/// Queries whose recall is measured together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// All of a kind, searched as what they are.
+    Kind(ProbeKind),
+    /// Those of a kind that pass for rows, and are searched as if they were.
+    Passing(ProbeKind),
+}
+
+impl Group {
+    fn has(self, query: &Sampled<'_>) -> bool {
+        match self {
+            Group::Kind(kind) => query.kind == kind,
+            Group::Passing(kind) => query.kind == kind && query.passes_for_row,
+        }
+    }
+
+    /// So many queries tell something.
+    fn least(self) -> usize {
+        match self {
+            Group::Kind(_) => 1,
+            Group::Passing(_) => PART_MIN,
+        }
+    }
+
+    /// How many nodes of the level above a walk begins with.
+    fn breadth(self) -> usize {
+        match self {
+            Group::Kind(ProbeKind::Row) | Group::Passing(_) => 1,
+            Group::Kind(_) => BREADTH,
+        }
+    }
+
+    /// The ladder may end where this is found.
+    fn enough(self) -> f32 {
+        match self {
+            Group::Kind(ProbeKind::Row) => ENOUGH,
+            Group::Kind(_) | Group::Passing(_) => ENOUGH_UNLIKE,
+        }
+    }
 }
 
 /// Queries made of the rows of an index, with the scores of their true neighbours.
@@ -180,12 +236,20 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             wanted.extend(made.map(|vector| (kind, NO_NODE, Cow::Owned(vector.into()))));
         }
         let truth = |(kind, node, vector): (ProbeKind, u32, Cow<'a, [u8]>)| {
-            let truth = sample.nearest(node, &vector)?;
-            Some(Sampled { kind, node, vector, truth })
+            let nearest = sample.nearest(node, &vector)?;
+            let apartness = sample.apartness(&nearest);
+            let truth = nearest.into_iter().map(|(score, _)| score).collect();
+            Some(Sampled { kind, node, vector, truth, passes_for_row: false, apartness })
         };
         let queries: Option<Vec<Sampled<'a>>> =
             run.pool.install(|| wanted.into_par_iter().map(truth).collect());
         sample.queries = queries?;
+        if let Some(reach) = sample.reach() {
+            for query in sample.queries.iter_mut().filter(|query| query.kind != ProbeKind::Row) {
+                query.passes_for_row = query.truth[FEW - 1] <= reach.at_10
+                    && reach.apart.is_none_or(|apart| query.apartness <= apart);
+            }
+        }
         Some(sample)
     }
 
@@ -207,8 +271,10 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         refine_k: f32,
         find: impl Fn(&Probe<'_, V>) -> M + Sync,
     ) -> RecallCurve {
-        let like = self.points(&[ProbeKind::Row], ladder, (refine_k, ENOUGH), &find);
-        let unlike = self.points(&UNLIKE, ladder, (refine_k, ENOUGH_UNLIKE), &find);
+        let mut groups = vec![Group::Kind(ProbeKind::Row)];
+        groups.extend(UNLIKE.map(Group::Passing));
+        let like = self.points(&groups, ladder, refine_k, &find);
+        let unlike = self.points(&UNLIKE.map(Group::Kind), ladder, refine_k, &find);
         match (like, unlike) {
             (Some(points), Some(unlike)) => {
                 RecallCurve { points, reach: self.reach(), refine_k: Some(refine_k), unlike }
@@ -217,30 +283,34 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         }
     }
 
-    /// The recall by rising effort, at each that of the kind of queries with the lowest. `None` when it
+    /// The recall by rising effort, at each that of the group of queries with the lowest. `None` when it
     /// was stopped.
     fn points<M: Into<Met>>(
         &self,
-        kinds: &[ProbeKind],
+        groups: &[Group],
         ladder: &[u32],
-        (refine_k, enough): (f32, f32),
+        refine_k: f32,
         find: &(impl Fn(&Probe<'_, V>) -> M + Sync),
     ) -> Option<Vec<RecallPoint>> {
         let mut points = Vec::new();
-        let has = |kind: &&ProbeKind| self.queries.iter().any(|query| query.kind == **kind);
-        let kinds: Vec<ProbeKind> = kinds.iter().filter(has).copied().collect();
-        if kinds.is_empty() {
+        let is_useful = |group: &&Group| {
+            self.queries.iter().filter(|query| group.has(query)).count() >= group.least()
+        };
+        let groups: Vec<Group> = groups.iter().filter(is_useful).copied().collect();
+        if groups.is_empty() {
             return Some(points);
         }
         for effort in ladder {
             let (mut at_1, mut at_10, mut at_100) = (1f32, 1f32, 1f32);
-            for kind in &kinds {
-                at_1 = at_1.min(self.share_of(*kind, *effort, refine_k, 1, find)?);
-                at_10 = at_10.min(self.share_of(*kind, *effort, refine_k, FEW, find)?);
-                at_100 = at_100.min(self.share_of(*kind, *effort, refine_k, MANY, find)?);
+            let mut is_enough = true;
+            for group in &groups {
+                let share = |k: usize| self.share_of(*group, *effort, refine_k, k, find);
+                let (one, few, many) = (share(1)?, share(FEW)?, share(MANY)?);
+                is_enough &= one.min(few).min(many) >= group.enough();
+                (at_1, at_10, at_100) = (at_1.min(one), at_10.min(few), at_100.min(many));
             }
             points.push(RecallPoint { ef_search: *effort, at_1: Some(at_1), at_10, at_100 });
-            if at_1.min(at_10).min(at_100) >= enough {
+            if is_enough {
                 break;
             }
         }
@@ -272,12 +342,12 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         k: usize,
         find: impl Fn(&Probe<'_, V>) -> M + Sync,
     ) -> Option<f32> {
-        self.share_of(ProbeKind::Row, effort, refine_k, k, &find)
+        self.share_of(Group::Kind(ProbeKind::Row), effort, refine_k, k, &find)
     }
 
     fn share_of<M: Into<Met>>(
         &self,
-        kind: ProbeKind,
+        group: Group,
         effort: u32,
         refine_k: f32,
         k: usize,
@@ -290,8 +360,8 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             let vector = &*sampled.vector;
             let query = self.query(vector)?;
             let (ranker, count) = (self.ranker(vector, &query), finalists(k, refine_k));
-            let breadth = if kind == ProbeKind::Row { 1 } else { BREADTH };
-            let probe = Probe { node: sampled.node, vector, breadth, ranker, effort, k, count };
+            let (node, breadth) = (sampled.node, group.breadth());
+            let probe = Probe { node, vector, breadth, ranker, effort, k, count };
             let Met::Nodes(found) = find(&probe).into() else { return Some(1.0) };
             let mut scores: Vec<f32> =
                 found.into_iter().map(|id| score(&query, self.vectors, id)).collect();
@@ -300,14 +370,14 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             let hits = scores.iter().take(k).filter(|score| **score <= edge).count();
             Some(hits as f32 / k as f32)
         };
-        let of_kind: Vec<&Sampled<'_>> =
-            self.queries.iter().filter(|query| query.kind == kind).collect();
+        let members: Vec<&Sampled<'_>> =
+            self.queries.iter().filter(|query| group.has(query)).collect();
         let shares: Option<Vec<f32>> =
-            self.run.pool.install(|| of_kind.par_iter().map(|query| of_query(query)).collect());
+            self.run.pool.install(|| members.par_iter().map(|query| of_query(query)).collect());
         let shares = shares?;
         let count = shares.len().max(1) as f32;
         let mean = shares.iter().sum::<f32>() / count;
-        if kind == ProbeKind::Row {
+        if group.breadth() == 1 {
             return Some(mean);
         }
         // They find all or nothing, often, and are few: the mean of all is a little worse, perhaps.
@@ -323,7 +393,11 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             scores.sort_unstable_by(f32::total_cmp);
             scores[scores.len() * 99 / 100]
         };
-        let reach = Reach { at_10: of(FEW), at_100: of(MANY) };
+        let mut apart: Vec<f32> = rows.clone().map(|query| query.apartness).collect();
+        apart.sort_unstable_by(f32::total_cmp);
+        let apart = apart[apart.len() * 99 / 100];
+        let apart = apart.is_finite().then_some(apart);
+        let reach = Reach { at_10: of(FEW), at_100: of(MANY), apart };
         (self.column.metric != Metric::InnerProduct && reach.at_100.is_finite()).then_some(reach)
     }
 
@@ -339,8 +413,19 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         }
     }
 
-    /// The scores of the rows nearest to a vector, but for a node, ascending. `None` when it was stopped.
-    fn nearest(&self, node: u32, vector: &[u8]) -> Option<Vec<f32>> {
+    /// See [`apartness`]; of the neighbours of a query.
+    fn apartness(&self, nearest: &[(f32, u32)]) -> f32 {
+        let nearest = &nearest[..nearest.len().min(FEW)];
+        let Some(((_, first), others)) = nearest.split_first() else { return 0.0 };
+        let Some(first) = self.query(self.vectors.vector(*first)) else { return 0.0 };
+        let mut of_first: Vec<f32> =
+            others.iter().map(|(_, id)| score(&first, self.vectors, *id)).collect();
+        let scores: Vec<f32> = nearest.iter().map(|(score, _)| *score).collect();
+        apartness(&scores, &mut of_first)
+    }
+
+    /// The rows nearest to a vector, but for a node, with their scores, ascending. `None` when it was stopped.
+    fn nearest(&self, node: u32, vector: &[u8]) -> Option<Vec<(f32, u32)>> {
         if self.run.stop.load(Ordering::Relaxed) {
             return None;
         }
@@ -362,33 +447,34 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             near.offer(&ids, &ranks);
         }
         let near = near.into_sorted();
-        let mut scores: Vec<f32> =
-            near.iter().map(|(_, id)| score(&query, self.vectors, *id)).collect();
-        scores.sort_unstable_by(f32::total_cmp);
-        Some(scores)
+        let mut scored: Vec<(f32, u32)> =
+            near.iter().map(|(_, id)| (score(&query, self.vectors, *id), *id)).collect();
+        scored.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
+        Some(scored)
     }
 
     /// The same, exactly.
-    fn nearest_within(&self, bounds: &Bounds<'_>, node: u32, query: &Query) -> Vec<f32> {
+    fn nearest_within(&self, bounds: &Bounds<'_>, node: u32, query: &Query) -> Vec<(f32, u32)> {
         // Ordered as its bits are: scores of these metrics are not negative, but for rounding.
-        let key = |score: f32| score.max(0.0).to_bits();
-        let mut nearest: BinaryHeap<u32> = BinaryHeap::with_capacity(MANY + 1);
+        let key = |score: f32, id: u32| (score.max(0.0).to_bits(), id);
+        let mut nearest: BinaryHeap<(u32, u32)> = BinaryHeap::with_capacity(MANY + 1);
         bounds.scan(
             MANY,
             &Cancel::default(),
             |id| id != node,
             |id| {
-                nearest.push(key(score(query, self.vectors, id)));
+                nearest.push(key(score(query, self.vectors, id), id));
                 if nearest.len() > MANY {
                     nearest.pop();
                 }
                 match nearest.peek() {
-                    Some(last) if nearest.len() == MANY => f32::from_bits(*last),
+                    Some((last, _)) if nearest.len() == MANY => f32::from_bits(*last),
                     _ => f32::INFINITY,
                 }
             },
         );
-        nearest.into_sorted_vec().into_iter().map(f32::from_bits).collect()
+        let nearest = nearest.into_sorted_vec().into_iter();
+        nearest.map(|(score, id)| (f32::from_bits(score), id)).collect()
     }
 }
 

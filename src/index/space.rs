@@ -86,6 +86,7 @@ pub struct CodeSpace<'a> {
 
 /// A node's codes.
 pub struct CodeCenter {
+    node: u32,
     query: CodeQuery,
     square: f32,
     lift: f32,
@@ -127,11 +128,12 @@ impl Space for CodeSpace<'_> {
     }
 
     fn center(&self) -> CodeCenter {
-        CodeCenter { query: self.codes.row_query(), square: 0.0, lift: 0.0 }
+        CodeCenter { node: u32::MAX, query: self.codes.row_query(), square: 0.0, lift: 0.0 }
     }
 
     #[inline]
     fn set(&self, center: &mut CodeCenter, node: u32) {
+        center.node = node;
         center.query.set_row(self.codes.rows(), node);
         center.square = self.squares.get(node as usize).copied().unwrap_or(0.0);
         center.lift = self.lifts.get(node as usize).copied().unwrap_or(0.0);
@@ -152,6 +154,7 @@ impl Space for CodeSpace<'_> {
                 codes.rank(&center.query, scale, self.squares_for(&center.query), ids, ranks);
             }
         }
+        codes.mend_between(center.node, ids, ranks);
         if !self.lifts.is_empty() {
             for (rank, id) in ranks.iter_mut().zip(ids) {
                 *rank += (center.lift - self.lifts[*id as usize]).powi(2);

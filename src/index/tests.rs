@@ -278,6 +278,54 @@ fn no_numbers_make_a_rank_that_is_none() {
     }
 }
 
+/// Of numbers far beyond all others, what the codes cut off counts too: between rows and a query, and between
+/// two rows.
+#[test]
+fn rows_with_a_few_large_numbers_are_ranked_as_others_are() {
+    for metric in [Metric::SquaredEuclidean, Metric::InnerProduct, Metric::Manhattan] {
+        let column = column(ElementType::Fp32, metric, 40);
+        let mut rng = StdRng::seed_from_u64(8);
+        let mut rows = random(&column, ROWS, (0.0, 1.0), &mut rng);
+        // Fewer numbers than decide about the step.
+        for row in 0..7 {
+            let large = [6.0f32, -6.5, 7.0][row % 3] + rng.random_range(-0.5..0.5);
+            let place = 4 * (row % 2);
+            rows[row][place..place + 4].copy_from_slice(&large.to_le_bytes());
+        }
+        let codes = codes(&column, &rows).expect("floats have codes");
+        let ids: Vec<u32> = (0..ROWS as u32).collect();
+        let is_sorted_as = |ranks: &[f32], scores: &[f32]| {
+            let nearest = |of: &[f32]| {
+                let mut order = ids[..7].to_vec();
+                order.sort_by(|a, b| of[*a as usize].total_cmp(&of[*b as usize]));
+                order[..3].iter().copied().collect::<std::collections::BTreeSet<u32>>()
+            };
+            nearest(ranks) == nearest(scores)
+        };
+        let mut ranks = Vec::new();
+        let mut right = 0;
+        for query in 0..20 {
+            codes.ranker(&rows[query]).rank(&ids, &mut ranks);
+            right += usize::from(is_sorted_as(&ranks, &scores(&column, &rows, &rows[query])));
+        }
+        assert!(right >= 18, "{right} of 20 for {metric:?}");
+        if metric == Metric::InnerProduct {
+            continue;
+        }
+        let space = CodeSpace::new(&codes, &column, &Rows(&rows));
+        let mut center = space.center();
+        for node in 0..20u32 {
+            space.set(&mut center, node);
+            space.rank(&center, &ids, &mut ranks);
+            let own = ranks[node as usize];
+            assert!(own.abs() <= 1.0, "{own} from itself");
+            right +=
+                usize::from(is_sorted_as(&ranks, &scores(&column, &rows, &rows[node as usize])));
+        }
+        assert!(right >= 36, "{right} of 40 for {metric:?}");
+    }
+}
+
 /// A query far outside the rows' range must not be cut to it: that would turn its direction.
 #[test]
 fn a_query_far_away_finds_its_nearest_rows() {

@@ -135,12 +135,25 @@ pub fn allocator_memory() -> Option<AllocatorMemory> {
     })
 }
 
+/// Has the allocator take back what this thread keeps for later; it does so by itself only while the thread
+/// allocates.
+pub fn empty_thread_cache() {
+    command(c"thread.tcache.flush");
+}
+
 /// Gives the system back what is free but kept for later; the allocator does so by itself only while it
 /// is used.
 pub fn give_back_memory() {
+    empty_thread_cache();
     let name = format!("arena.{ALL_ARENAS}.purge\0");
-    let Ok(name) = CStr::from_bytes_with_nul(name.as_bytes()) else { return };
-    // SAFETY: the name ends with a zero; this control reads and writes no value.
+    if let Ok(name) = CStr::from_bytes_with_nul(name.as_bytes()) {
+        command(name);
+    }
+}
+
+/// Uses a control that has no value.
+fn command(name: &CStr) {
+    // SAFETY: the name ends with a zero; nothing is read or written.
     unsafe {
         jemalloc::mallctl(
             name.as_ptr(),

@@ -21,7 +21,9 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use allocator::{Allocator, AllocatorMemory, allocator_memory, give_back_memory, set_aside};
+pub use allocator::{
+    Allocator, AllocatorMemory, allocator_memory, empty_thread_cache, give_back_memory, set_aside,
+};
 pub use build_info::{BuildInfo, build_info};
 pub use error::{NativeError, NativeResult};
 pub use format::{HnswLinks, LinkList};

@@ -72,6 +72,10 @@ pub struct Reach {
     pub at_10: f32,
     /// Of the 100th nearest.
     pub at_100: f32,
+    /// How many times farther the nearest are from the row than from each other, at most, of 99 of 100 rows:
+    /// a measure that hardly depends on how close together rows lie. Older manifests have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<f32>,
 }
 
 /// The recall that an index reaches, measured by rising effort.
@@ -173,6 +177,16 @@ impl RecallCurve {
         let (Some(reach), Some(power)) = (self.reach, self.power()) else { return false };
         let place = (k as f64 / 10.0 / share.max(1e-9)).max(1.0);
         f64::from(score) > f64::from(reach.at_10) * place.powf(power)
+    }
+
+    /// True where [`RecallCurve::is_apart`] can tell anything.
+    pub fn tells_apart(&self) -> bool {
+        self.reach.is_some_and(|reach| reach.apart.is_some())
+    }
+
+    /// True when neighbours are this many times farther from a query than from each other, and rows are not.
+    pub fn is_apart(&self, apartness: f32) -> bool {
+        self.reach.and_then(|reach| reach.apart).is_some_and(|apart| apartness > apart)
     }
 
     /// The same, told by the score `near` that as many of all rows have.
@@ -322,12 +336,14 @@ mod tests {
 
     #[test]
     fn rows_farther_than_rows_are_from_each_other_are_far() {
-        let reach = Some(Reach { at_10: 1.0, at_100: 2.0 });
+        let reach = Some(Reach { at_10: 1.0, at_100: 2.0, apart: Some(1.5) });
         let curve = RecallCurve { reach, ..RecallCurve::default() };
         assert!(!curve.is_far(0.9, 10, 1.0) && curve.is_far(1.1, 10, 1.0));
         assert!(!curve.is_far(1.9, 10, 0.1) && curve.is_far(2.1, 10, 0.1));
         assert!(!curve.is_far(1.9, 100, 1.0) && curve.is_far(2.1, 100, 1.0));
         assert!(!curve.is_far(0.9, 1, 1.0), "fewer than were measured are not nearer");
+        assert!(curve.is_apart(1.6) && !curve.is_apart(1.5));
         assert!(!RecallCurve::default().is_far(1e9, 10, 1.0));
+        assert!(!RecallCurve::default().is_apart(1e9));
     }
 }

@@ -208,6 +208,16 @@ impl IndexRecall {
         self.sample.is_far(score, k, share)
     }
 
+    /// See [`RecallCurve::tells_apart`].
+    pub fn tells_apart(&self) -> bool {
+        self.sample.tells_apart()
+    }
+
+    /// See [`RecallCurve::is_apart`].
+    pub fn is_apart(&self, apartness: f32) -> bool {
+        self.sample.is_apart(apartness)
+    }
+
     /// See [`RecallCurve::is_farther`].
     pub fn is_farther(&self, score: f32, near: f32, share: f64) -> bool {
         self.sample.is_farther(score, near, share)

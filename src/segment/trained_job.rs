@@ -281,6 +281,7 @@ fn worse(old: RecallCurve, new: RecallCurve) -> RecallCurve {
     let reach = old.reach.zip(new.reach).map(|(old, new)| Reach {
         at_10: old.at_10.max(new.at_10),
         at_100: old.at_100.max(new.at_100),
+        apart: old.apart.zip(new.apart).map(|(old, new)| old.max(new)),
     });
     let refine_k = old.refine_k.zip(new.refine_k).map(|(old, new)| old.max(new));
     RecallCurve { points: points.collect(), reach, refine_k, unlike: Vec::new() }

@@ -63,6 +63,12 @@ impl CodeRows {
         }
     }
 
+    /// One code of a row.
+    pub fn code(&self, row: u32, dimension: u32) -> i8 {
+        let place = dimension as usize;
+        (self.row(row)[place / LINE_BYTES].0[place % LINE_BYTES] ^ 0x80).cast_signed()
+    }
+
     #[inline(always)]
     fn row(&self, row: u32) -> &[Line] {
         let start = row as usize * self.lines_per_row;

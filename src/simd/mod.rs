@@ -99,6 +99,9 @@ impl SimdLevel {
 /// Scores ascend with distance, as [`Metric`] says. FP32 and FP16 are summed in `f32`, and again in
 /// `f64` where that leaves the range of `f32`; integers and bits are summed exactly and rounded once.
 pub struct Query {
+    element: ElementType,
+    metric: Metric,
+    dimension: u32,
     vector_bytes: usize,
     scan: Box<dyn kernel::Scan>,
 }
@@ -145,7 +148,12 @@ impl Query {
                 }
             }
         };
-        Some(Query { vector_bytes, scan })
+        Some(Query { element, metric, dimension, vector_bytes, scan })
+    }
+
+    /// A query with another vector, of the same kind; `None` when its length is not that of such a vector.
+    pub fn with(&self, bytes: &[u8]) -> Option<Query> {
+        Self::new(self.element, self.metric, self.dimension, bytes)
     }
 
     /// The kernel for the bit types. An AVX-512 CPU without VPOPCNTDQ counts as an AVX2 one does.

@@ -5,7 +5,7 @@ use hashbrown::HashMap;
 use super::{ENOUGH, FEW, MANY};
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
-use crate::index::{Best, GRAPH_LADDER, TopK};
+use crate::index::{Best, Candidate, GRAPH_LADDER, TopK, apartness};
 use crate::native::Tuning;
 use crate::schema::{Effort, Likeness, RecallCurve, RecallPoint, VectorColumn};
 use crate::segment::{
@@ -95,6 +95,18 @@ impl Target<'_> {
             .ok_or_else(|| Error::internal("a query that was kept does not fit"))
     }
 
+    /// True where the nearest are farther from a query than from each other, compared with those of rows.
+    fn is_apart(&self, query: &Query, nearest: &[Candidate]) -> bool {
+        let nearest = &nearest[..nearest.len().min(FEW)];
+        let vector = |found: &Candidate| self.sealed.vectors_of(self.place, found.place.1);
+        let first = nearest.first().and_then(vector).and_then(|first| query.with(first));
+        let Some(first) = first else { return false };
+        let others = nearest[1..].iter().filter_map(|found| first.distance(vector(found)?));
+        let mut of_first: Vec<f32> = others.collect();
+        let scores: Vec<f32> = nearest.iter().map(|found| found.score).collect();
+        self.index.recall().is_apart(apartness(&scores, &mut of_first))
+    }
+
     /// What a query without a filter finds.
     pub fn measure(&self, vector: &[u8]) -> Result<Measured> {
         let query = self.query(vector)?;
@@ -102,10 +114,12 @@ impl Target<'_> {
         let search = self.search(vector, &query, (&told, &cancel));
         let mut truth = TopK::new(MANY, None);
         scan_sealed(self.sealed, &search, &mut truth);
-        let truth: Vec<f32> = truth.into_sorted().iter().map(|found| found.score).collect();
+        let nearest = truth.into_sorted();
+        let truth: Vec<f32> = nearest.iter().map(|found| found.score).collect();
         let edge = |k: usize| truth.get(k - 1).or(truth.last()).copied().unwrap_or_default();
         let is_far = self.index.recall().is_far(edge(FEW), FEW, 1.0);
-        let likeness = match is_far || !self.index.recall().tells_far() {
+        let is_away = is_far || self.is_apart(&query, &nearest);
+        let likeness = match is_away || !self.index.recall().tells_far() {
             true => Likeness::Unlike,
             false => Likeness::Like,
         };

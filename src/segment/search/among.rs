@@ -93,7 +93,7 @@ impl Finding<'_> {
                 }
             }
         }
-        if found.len() >= k && !is_elsewhere && !self.is_far(&found.nodes, share) {
+        if found.len() >= k && !is_elsewhere && !self.is_away(&found.nodes, share) {
             return Met::Nodes(self.clear(&found.nodes, ranker));
         }
         // Neither is what is nearest of all found well for a query that is away from all rows.
@@ -169,7 +169,7 @@ impl Finding<'_> {
             if found.len() < k {
                 return None;
             }
-            if self.is_far(&found.nodes, share) {
+            if self.is_away(&found.nodes, share) {
                 if self.allowed_bytes() <= FAR_BYTES {
                     break;
                 }
@@ -327,6 +327,16 @@ impl Finding<'_> {
     fn is_far(&self, found: &[(f32, u32)], share: f64) -> bool {
         let last = self.score_of_kth(found);
         last.is_none_or(|score| self.index.recall().is_far(score, self.search.k, share))
+    }
+
+    /// True when what was found says that the query is away from rows: it is far, or far for what rows are from
+    /// each other there.
+    fn is_away(&self, found: &[(f32, u32)], share: f64) -> bool {
+        let scored = || {
+            let nearest = found.iter().take(self.finalists);
+            nearest.filter_map(|(_, id)| Some((self.score(*id)?, *id))).collect()
+        };
+        self.is_far(found, share) || self.is_apart(scored())
     }
 
     fn score_of_kth(&self, found: &[(f32, u32)]) -> Option<f32> {

@@ -10,7 +10,7 @@ use hashbrown::HashSet;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::index::{
-    BREADTH, Best, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, finalists,
+    BREADTH, Best, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, apartness, finalists,
     is_scan_quicker, to_score,
 };
 use crate::schema::{Effort, Likeness, Metric, Trial, promise};
@@ -25,7 +25,7 @@ pub use scan::{scan_growing, scan_sealed};
 /// Bytes of codes or rows that are scanned where no effort of the index keeps the promise.
 const SCAN_BYTES: usize = 512 << 20;
 /// So many bytes are scanned in about the time of a walk for a query unlike the rows.
-const SOON_BYTES: usize = 2 << 20;
+const SOON_BYTES: usize = 4 << 20;
 /// The place of the found one that tells whether a query is like the rows, however many are wanted.
 const TELLING: usize = 10;
 /// A walk may read so many times the bytes of a scan that is short.
@@ -138,7 +138,7 @@ pub fn search_index(
         };
         let found = finding.score_all(&nodes);
         // Where the query is, an index is searched less well: harder, then.
-        if likeness == Likeness::Like && finding.is_unlike(&found) {
+        if likeness == Likeness::Like && finding.is_unlike(&found, &nodes) {
             likeness = Likeness::Unlike;
             if finding.scan_bytes() <= SOON_BYTES {
                 return Ok(Outcome::Scan);
@@ -302,8 +302,8 @@ impl<'a> Finding<'a> {
         found
     }
 
-    /// True where the k-th of what was found is farther than rows are from each other.
-    fn is_unlike(&self, found: &[Candidate]) -> bool {
+    /// True where the k-th of what was found, of these nodes, is farther than rows are from each other.
+    fn is_unlike(&self, found: &[Candidate], nodes: &[u32]) -> bool {
         let k = self.search.k;
         let is_promised = matches!(self.search.effort, Effort::Recall(_));
         if !is_promised || self.search.allowed.is_some() || self.search.likeness.is_some() || k == 0
@@ -316,11 +316,32 @@ impl<'a> Finding<'a> {
         }
         // The nearest of all may be near by chance, and what is beyond a cluster far from everywhere: the 10th
         // tells more.
-        [TELLING, k.max(TELLING)].into_iter().any(|place| {
+        let is_far = [TELLING, k.max(TELLING)].into_iter().any(|place| {
             let place = place.min(scores.len());
             let (_, last, _) = scores.select_nth_unstable_by(place - 1, f32::total_cmp);
             self.index.recall().is_far(*last, place, 1.0)
-        })
+        });
+        let scored = || found.iter().map(|candidate| candidate.score).zip(nodes.iter().copied());
+        is_far || found.len() == nodes.len() && self.is_apart(scored().collect())
+    }
+
+    /// True where the nearest of these nodes are farther from the query than from each other, compared with
+    /// those of rows.
+    fn is_apart(&self, mut scored: Vec<(f32, u32)>) -> bool {
+        if !self.index.recall().tells_apart() || scored.len() < TELLING {
+            return false;
+        }
+        let by_score = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0);
+        scored.select_nth_unstable_by(TELLING - 1, by_score);
+        scored.truncate(TELLING);
+        scored.sort_unstable_by(by_score);
+        let vector = |id: u32| self.sealed.node_vector(self.search.column, self.index.row(id), id);
+        let first = vector(scored[0].1).and_then(|first| self.search.query.with(first));
+        let Some(first) = first else { return false };
+        let others = scored[1..].iter().filter_map(|(_, id)| first.distance(vector(*id)?));
+        let mut of_first: Vec<f32> = others.collect();
+        let scores: Vec<f32> = scored.iter().map(|(score, _)| *score).collect();
+        self.index.recall().is_apart(apartness(&scores, &mut of_first))
     }
 
     /// The nodes that a walk finds, nearest first by their ranks.
