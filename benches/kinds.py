@@ -297,6 +297,31 @@ def series(random, count):
     return windows - windows.mean(1, keepdims=True)
 
 
+@kind()
+def unlike_widths(random, count):
+    """Clusters whose sizes follow a power law and whose widths differ: what is far in one is near in another."""
+    sizes = 1 / np.arange(1, 501) ** 1.1
+    cluster = random.choice(500, count + HELD_BACK, p=sizes / sizes.sum())
+    centres, widths = normal(random, 500, 64), random.lognormal(-2, 1, 500)
+    return centres[cluster] + widths[cluster, None] * normal(random, count + HELD_BACK, 64)
+
+
+@kind()
+def bags(random, count):
+    """How often each of 300 words is in a text of 12: few numbers are large, and they tell most."""
+    often = 1 / np.arange(1, 301)
+    words = random.choice(300, (count + HELD_BACK, 12), p=often / often.sum())
+    rows = np.zeros((count + HELD_BACK, 300))
+    np.add.at(rows, (np.arange(len(rows))[:, None], words), 1)
+    return rows
+
+
+@kind()
+def counts(random, count):
+    """Events counted, at rates that differ."""
+    return random.poisson(random.gamma(0.3, 2, (count + HELD_BACK, 40)))
+
+
 @kind((L2, L1))
 def grid(random, count):
     """Whole numbers from 0 to 3: many rows are equally near."""

@@ -57,7 +57,7 @@ pub struct Codes {
     /// How far each row is from its codes at most, in steps, for the same.
     errors: Vec<f32>,
     /// What was cut off rows, where it is much.
-    cut: Cut,
+    cut: Box<Cut>,
     /// `squares` are nothing but the sums that they say.
     has_plain_squares: bool,
     /// The mean of the sums of the squares of rows' codes.
@@ -152,7 +152,7 @@ impl Codes {
         let is_much = |(_, rests): &(u32, Box<[Rest]>)| {
             rests.iter().map(|rest| rest.steps.powi(2)).sum::<f32>() > KEPT_REST * mean_square
         };
-        let cut = Cut::new(rests.into_iter().filter(is_much));
+        let cut = Box::new(Cut::new(rests.into_iter().filter(is_much)));
         let quantizer = quantizer.clone();
         Codes { quantizer, rows, squares, errors, cut, has_plain_squares, mean_square }
     }

@@ -16,7 +16,9 @@ use super::probes::{ProbeKind, ProbeMaker, UNLIKE};
 use super::shortlist::Shortlist;
 use super::space::Vectors;
 use crate::cancel::Cancel;
-use crate::schema::{Metric, Reach, RecallCurve, RecallPoint, VectorColumn};
+use crate::schema::{
+    Effort, Likeness, Metric, RECALL_TARGET, Reach, RecallCurve, RecallPoint, VectorColumn,
+};
 use crate::simd::{Query, prefetch_bytes};
 
 /// Rows asked for. With this many the measured recall is within about 0.01 of what all would give.
@@ -42,6 +44,12 @@ const REFINE_LADDER: [f32; 9] = [1.0, 1.5, 2.0, 3.0, 4.0, 8.0, 16.0, 32.0, 64.0]
 const REFINE_ENOUGH: f32 = 0.998;
 /// Of queries of which all were found, so many more would not have been.
 const UNSEEN: f32 = 0.5;
+/// At this effort and above, a search for many finds of fewer what searches for these do.
+const LARGE: u32 = 384;
+/// How many of 100 rows what tells others from them may keep.
+const STRICTNESS: [usize; 6] = [99, 97, 94, 90, 80, 70];
+/// A scan takes as long as a walk with so many times fewer candidates than rows.
+const SCAN_STEPS: usize = 32;
 /// Rows ranked at once.
 const RUN: u32 = 1_024;
 /// A node that there is not.
@@ -144,8 +152,6 @@ struct Sampled<'a> {
     vector: Cow<'a, [u8]>,
     /// Ascending, [`MANY`] of them.
     truth: Vec<f32>,
-    /// It is no row, but its neighbours are as near as those of rows: what is found does not tell it from them.
-    passes_for_row: bool,
     /// See [`apartness`].
     apartness: f32,
 }
@@ -160,46 +166,97 @@ pub fn apartness(scores: &[f32], of_first: &mut [f32]) -> f32 {
     if *last <= 0.0 { 0.0 } else { last / median.max(0.0) }
 }
 
-/// Queries whose recall is measured together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Group {
-    /// All of a kind, searched as what they are.
-    Kind(ProbeKind),
-    /// Those of a kind that pass for rows, and are searched as if they were.
-    Passing(ProbeKind),
+/// How a sample is searched.
+struct Search<'s, F> {
+    /// Efforts, rising.
+    ladder: &'s [u32],
+    /// Rows scored exactly, as times k.
+    refine_k: f32,
+    find: &'s F,
 }
 
-impl Group {
-    fn has(self, query: &Sampled<'_>) -> bool {
-        match self {
-            Group::Kind(kind) => query.kind == kind,
-            Group::Passing(kind) => query.kind == kind && query.passes_for_row,
-        }
+/// A query of which either is larger is told from rows.
+#[derive(Debug, Clone, Copy)]
+struct Signs {
+    /// The score of the 10th nearest.
+    at_10: f32,
+    /// See [`apartness`].
+    apart: f32,
+}
+
+/// What queries found at efforts that rise, of the nearest, the 10 and the 100 nearest.
+struct Tried<'q, 'a> {
+    queries: &'q [&'q Sampled<'a>],
+    /// Of each query, by effort.
+    shares: Vec<Vec<[f32; 3]>>,
+}
+
+impl Tried<'_, '_> {
+    /// How many efforts were tried.
+    fn efforts(&self) -> usize {
+        self.shares.first().map_or(0, Vec::len)
     }
 
-    /// So many queries tell something.
-    fn least(self) -> usize {
-        match self {
-            Group::Kind(_) => 1,
-            Group::Passing(_) => PART_MIN,
-        }
+    /// What those queries found at an effort that are of a group, made one number of by `sum_up`: 1 without
+    /// any.
+    fn at(
+        &self,
+        place: usize,
+        is_of: impl Fn(&Sampled<'_>) -> bool,
+        sum_up: impl Fn(&[f32]) -> f32,
+    ) -> [f32; 3] {
+        let of_group = self.queries.iter().zip(&self.shares).filter(|(query, _)| is_of(query));
+        let found: Vec<[f32; 3]> = of_group.filter_map(|(_, at)| at.get(place).copied()).collect();
+        let one = |which: usize| -> f32 {
+            let shares: Vec<f32> = found.iter().map(|shares| shares[which]).collect();
+            if shares.is_empty() { 1.0 } else { sum_up(&shares) }
+        };
+        [one(0), one(1), one(2)]
     }
 
-    /// How many nodes of the level above a walk begins with.
-    fn breadth(self) -> usize {
-        match self {
-            Group::Kind(ProbeKind::Row) | Group::Passing(_) => 1,
-            Group::Kind(_) => BREADTH,
-        }
+    /// The least of that at the last effort.
+    fn least(&self, is_of: impl Fn(&Sampled<'_>) -> bool, sum_up: impl Fn(&[f32]) -> f32) -> f32 {
+        least_of(self.at(self.efforts() - 1, is_of, sum_up))
     }
 
-    /// The ladder may end where this is found.
-    fn enough(self) -> f32 {
-        match self {
-            Group::Kind(ProbeKind::Row) => ENOUGH,
-            Group::Kind(_) | Group::Passing(_) => ENOUGH_UNLIKE,
-        }
+    /// The curve that `shares` makes of each effort.
+    fn points(
+        &self,
+        ladder: &[u32],
+        shares: impl Fn(&Self, usize) -> [f32; 3],
+    ) -> Vec<RecallPoint> {
+        let efforts = ladder.iter().enumerate().take(self.efforts());
+        efforts.map(|(place, effort)| point(*effort, shares(self, place))).collect()
     }
+
+    fn mean(shares: &[f32]) -> f32 {
+        shares.iter().sum::<f32>() / shares.len() as f32
+    }
+
+    /// The mean, where they are enough to tell anything.
+    fn mean_of_many(shares: &[f32]) -> f32 {
+        if shares.len() < PART_MIN { 1.0 } else { Self::mean(shares) }
+    }
+
+    /// The mean, a little lower: they find all or nothing, often, and are few, so that the mean of all is a
+    /// little worse, perhaps.
+    fn lowered(shares: &[f32]) -> f32 {
+        let (count, mean) = (shares.len() as f32, Self::mean(shares));
+        let variance = shares.iter().map(|share| (share - mean).powi(2)).sum::<f32>() / count;
+        (mean - (variance / count).sqrt() - UNSEEN / count).max(0.0)
+    }
+}
+
+fn point(effort: u32, [at_1, at_10, at_100]: [f32; 3]) -> RecallPoint {
+    RecallPoint { ef_search: effort, at_1: Some(at_1), at_10, at_100 }
+}
+
+fn least(one: [f32; 3], other: [f32; 3]) -> [f32; 3] {
+    std::array::from_fn(|which| one[which].min(other[which]))
+}
+
+fn least_of(shares: [f32; 3]) -> f32 {
+    shares.into_iter().fold(1.0, f32::min)
 }
 
 /// Queries made of the rows of an index, with the scores of their true neighbours.
@@ -239,17 +296,11 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             let nearest = sample.nearest(node, &vector)?;
             let apartness = sample.apartness(&nearest);
             let truth = nearest.into_iter().map(|(score, _)| score).collect();
-            Some(Sampled { kind, node, vector, truth, passes_for_row: false, apartness })
+            Some(Sampled { kind, node, vector, truth, apartness })
         };
         let queries: Option<Vec<Sampled<'a>>> =
             run.pool.install(|| wanted.into_par_iter().map(truth).collect());
         sample.queries = queries?;
-        if let Some(reach) = sample.reach() {
-            for query in sample.queries.iter_mut().filter(|query| query.kind != ProbeKind::Row) {
-                query.passes_for_row = query.truth[FEW - 1] <= reach.at_10
-                    && reach.apart.is_none_or(|apart| query.apartness <= apart);
-            }
-        }
         Some(sample)
     }
 
@@ -271,50 +322,186 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         refine_k: f32,
         find: impl Fn(&Probe<'_, V>) -> M + Sync,
     ) -> RecallCurve {
-        let mut groups = vec![Group::Kind(ProbeKind::Row)];
-        groups.extend(UNLIKE.map(Group::Passing));
-        let like = self.points(&groups, ladder, refine_k, &find);
-        let unlike = self.points(&UNLIKE.map(Group::Kind), ladder, refine_k, &find);
-        match (like, unlike) {
-            (Some(points), Some(unlike)) => {
-                RecallCurve { points, reach: self.reach(), refine_k: Some(refine_k), unlike }
-            }
-            _ => RecallCurve::default(),
-        }
+        let search = Search { ladder, refine_k, find: &find };
+        self.try_curve(&search).unwrap_or_default()
     }
 
-    /// The recall by rising effort, at each that of the group of queries with the lowest. `None` when it
-    /// was stopped.
-    fn points<M: Into<Met>>(
+    fn try_curve<M: Into<Met>>(
         &self,
-        groups: &[Group],
-        ladder: &[u32],
-        refine_k: f32,
-        find: &(impl Fn(&Probe<'_, V>) -> M + Sync),
-    ) -> Option<Vec<RecallPoint>> {
-        let mut points = Vec::new();
-        let is_useful = |group: &&Group| {
-            self.queries.iter().filter(|query| group.has(query)).count() >= group.least()
+        search: &Search<'_, impl Fn(&Probe<'_, V>) -> M + Sync>,
+    ) -> Option<RecallCurve> {
+        let others: Vec<&Sampled<'_>> =
+            self.queries.iter().filter(|query| query.kind != ProbeKind::Row).collect();
+        let is_of = |kind: ProbeKind| move |query: &Sampled<'_>| query.kind == kind;
+        let unlike = self.try_each(&others, BREADTH, search, |tried| {
+            UNLIKE.iter().all(|kind| tried.least(is_of(*kind), Tried::lowered) >= ENOUGH_UNLIKE)
+        })?;
+        let unlike = unlike.points(search.ladder, |tried, place| {
+            let of_kinds = UNLIKE.map(|kind| tried.at(place, is_of(kind), Tried::lowered));
+            of_kinds.into_iter().fold([1.0; 3], least)
+        });
+        let mut curve = RecallCurve {
+            reach: self.reach(),
+            refine_k: Some(search.refine_k),
+            unlike,
+            ..RecallCurve::default()
         };
-        let groups: Vec<Group> = groups.iter().filter(is_useful).copied().collect();
-        if groups.is_empty() {
-            return Some(points);
-        }
-        for effort in ladder {
-            let (mut at_1, mut at_10, mut at_100) = (1f32, 1f32, 1f32);
-            let mut is_enough = true;
-            for group in &groups {
-                let share = |k: usize| self.share_of(*group, *effort, refine_k, k, find);
-                let (one, few, many) = (share(1)?, share(FEW)?, share(MANY)?);
-                is_enough &= one.min(few).min(many) >= group.enough();
-                (at_1, at_10, at_100) = (at_1.min(one), at_10.min(few), at_100.min(many));
+        // Those that pass for rows are searched as these are.
+        let signs = self.signs();
+        let passes = |signs: &Signs, query: &Sampled<'_>| {
+            query.truth[FEW - 1] <= signs.at_10 && query.apartness <= signs.apart
+        };
+        let of_group = |kind: ProbeKind, signs: Option<Signs>| {
+            move |query: &Sampled<'_>| {
+                query.kind == kind && signs.is_none_or(|signs| passes(&signs, query))
             }
-            points.push(RecallPoint { ef_search: *effort, at_1: Some(at_1), at_10, at_100 });
-            if is_enough {
+        };
+        let members: Vec<&Sampled<'_>> = self
+            .queries
+            .iter()
+            .filter(|query| {
+                query.kind == ProbeKind::Row
+                    || signs.first().is_some_and(|signs| passes(signs, query))
+            })
+            .collect();
+        let shares = |tried: &Tried<'_, '_>, place: usize, signs: Option<Signs>| {
+            let rows = tried.at(place, of_group(ProbeKind::Row, None), Tried::mean);
+            let passing = signs.map_or([[1.0; 3]; UNLIKE.len()], |signs| {
+                UNLIKE.map(|kind| tried.at(place, of_group(kind, Some(signs)), Tried::mean_of_many))
+            });
+            (rows, passing.into_iter().fold([1.0; 3], least))
+        };
+        let is_enough = |(rows, passing): &([f32; 3], [f32; 3])| {
+            least_of(*rows) >= ENOUGH && least_of(*passing) >= ENOUGH_UNLIKE
+        };
+        let tried = self.try_each(&members, 1, search, |tried| {
+            is_enough(&shares(tried, tried.efforts() - 1, signs.first().copied()))
+        })?;
+        let points = |signs: Option<Signs>| {
+            let mut points = Vec::new();
+            for place in 0..tried.efforts() {
+                let found = shares(&tried, place, signs);
+                points.push(point(search.ladder[place], least(found.0, found.1)));
+                if is_enough(&found) {
+                    break;
+                }
+            }
+            points
+        };
+        let rows = points(None);
+        curve.points = points(signs.first().copied());
+        // The stricter the signs, the fewer pass for rows, and the more rows are searched as others are.
+        let mut best = f64::INFINITY;
+        for signs in &signs {
+            let candidate = RecallCurve { points: points(Some(*signs)), ..curve.clone() };
+            let rows = self.queries.iter().filter(|query| query.kind == ProbeKind::Row);
+            let mistaken = rows.clone().filter(|query| !passes(signs, query)).count().max(1);
+            let share = mistaken as f64 / rows.count().max(1) as f64;
+            let effort = |likeness| {
+                let trial = candidate.trial(Effort::Recall(RECALL_TARGET), FEW, likeness);
+                let scan = self.vectors.count() / SCAN_STEPS;
+                if trial.is_enough { trial.candidates.min(scan) } else { scan }
+            };
+            let cost = effort(Likeness::Like) as f64 + share * effort(Likeness::Unlike) as f64;
+            if cost < best {
+                best = cost;
+                curve.points = candidate.points.clone();
+                curve.reach = candidate.reach.map(|reach| Reach {
+                    row_at_10: Some(signs.at_10),
+                    row_apart: signs.apart.is_finite().then_some(signs.apart),
+                    ..reach
+                });
+            }
+        }
+        if curve.points != rows {
+            curve.rows = rows;
+        }
+        Some(curve)
+    }
+
+    /// What may tell queries unlike the rows from these, by rising strictness; nothing where scores tell
+    /// nothing.
+    fn signs(&self) -> Vec<Signs> {
+        if self.reach().is_none() {
+            return Vec::new();
+        }
+        let rows = self.queries.iter().filter(|query| query.kind == ProbeKind::Row);
+        let sorted = |of: &dyn Fn(&Sampled<'_>) -> f32| {
+            let mut numbers: Vec<f32> = rows.clone().map(of).collect();
+            numbers.sort_unstable_by(f32::total_cmp);
+            numbers
+        };
+        let at_10 = sorted(&|query| query.truth[FEW - 1]);
+        let apart = sorted(&|query| query.apartness);
+        let of = |percent: usize| Signs {
+            at_10: at_10[at_10.len() * percent / 100],
+            apart: apart[apart.len() * percent / 100],
+        };
+        STRICTNESS.map(of).to_vec()
+    }
+
+    /// What queries find at rising effort, until it is enough. `None` when it was stopped.
+    fn try_each<'q, M: Into<Met>>(
+        &self,
+        queries: &'q [&'q Sampled<'a>],
+        breadth: usize,
+        search: &Search<'_, impl Fn(&Probe<'_, V>) -> M + Sync>,
+        is_enough: impl Fn(&Tried<'q, 'a>) -> bool,
+    ) -> Option<Tried<'q, 'a>> {
+        let mut tried = Tried { queries, shares: vec![Vec::new(); queries.len()] };
+        if queries.is_empty() {
+            return Some(tried);
+        }
+        for effort in search.ladder {
+            let go_on = |(query, shares): (&&Sampled<'a>, &mut Vec<[f32; 3]>)| -> Option<()> {
+                // More effort finds what less does.
+                let has_all = shares.last().is_some_and(|shares| least_of(*shares) >= 1.0);
+                let share =
+                    |k: usize, of: &[usize]| self.found(query, (*effort, breadth), k, of, search);
+                shares.push(match () {
+                    () if has_all => [1.0; 3],
+                    () if *effort >= LARGE => share(MANY, &[1, FEW, MANY])?.try_into().ok()?,
+                    () => [share(1, &[1])?[0], share(FEW, &[FEW])?[0], share(MANY, &[MANY])?[0]],
+                });
+                Some(())
+            };
+            let each = || queries.par_iter().zip(&mut tried.shares).map(go_on).collect();
+            let each: Option<()> = self.run.pool.install(each);
+            each?;
+            if is_enough(&tried) {
                 break;
             }
         }
-        Some(points)
+        Some(tried)
+    }
+
+    /// The shares of so many of the nearest that a search for `k` finds. `None` when it was stopped.
+    fn found<M: Into<Met>>(
+        &self,
+        sampled: &Sampled<'_>,
+        (effort, breadth): (u32, usize),
+        k: usize,
+        of: &[usize],
+        search: &Search<'_, impl Fn(&Probe<'_, V>) -> M + Sync>,
+    ) -> Option<Vec<f32>> {
+        if self.run.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        let vector = &*sampled.vector;
+        let query = self.query(vector)?;
+        let (ranker, count) = (self.ranker(vector, &query), finalists(k, search.refine_k));
+        let probe = Probe { node: sampled.node, vector, breadth, ranker, effort, k, count };
+        let Met::Nodes(found) = (search.find)(&probe).into() else {
+            return Some(vec![1.0; of.len()]);
+        };
+        let mut scores: Vec<f32> =
+            found.into_iter().map(|id| score(&query, self.vectors, id)).collect();
+        scores.sort_unstable_by(f32::total_cmp);
+        let share = |k: &usize| {
+            let edge = sampled.truth[*k - 1];
+            scores.iter().take(*k).filter(|score| **score <= edge).count() as f32 / *k as f32
+        };
+        Some(of.iter().map(share).collect())
     }
 
     /// How many finalists, as times k, are enough at an effort: the fewest that find nearly what the most
@@ -342,47 +529,14 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         k: usize,
         find: impl Fn(&Probe<'_, V>) -> M + Sync,
     ) -> Option<f32> {
-        self.share_of(Group::Kind(ProbeKind::Row), effort, refine_k, k, &find)
-    }
-
-    fn share_of<M: Into<Met>>(
-        &self,
-        group: Group,
-        effort: u32,
-        refine_k: f32,
-        k: usize,
-        find: &(impl Fn(&Probe<'_, V>) -> M + Sync),
-    ) -> Option<f32> {
-        let of_query = |sampled: &Sampled<'_>| -> Option<f32> {
-            if self.run.stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            let vector = &*sampled.vector;
-            let query = self.query(vector)?;
-            let (ranker, count) = (self.ranker(vector, &query), finalists(k, refine_k));
-            let (node, breadth) = (sampled.node, group.breadth());
-            let probe = Probe { node, vector, breadth, ranker, effort, k, count };
-            let Met::Nodes(found) = find(&probe).into() else { return Some(1.0) };
-            let mut scores: Vec<f32> =
-                found.into_iter().map(|id| score(&query, self.vectors, id)).collect();
-            scores.sort_unstable_by(f32::total_cmp);
-            let edge = sampled.truth[k - 1];
-            let hits = scores.iter().take(k).filter(|score| **score <= edge).count();
-            Some(hits as f32 / k as f32)
-        };
-        let members: Vec<&Sampled<'_>> =
-            self.queries.iter().filter(|query| group.has(query)).collect();
-        let shares: Option<Vec<f32>> =
-            self.run.pool.install(|| members.par_iter().map(|query| of_query(query)).collect());
+        let rows: Vec<&Sampled<'_>> =
+            self.queries.iter().filter(|query| query.kind == ProbeKind::Row).collect();
+        let search = Search { ladder: &[], refine_k, find: &find };
+        let share = |query: &&Sampled<'_>| self.found(query, (effort, 1), k, &[k], &search);
+        let each = || rows.par_iter().map(share).collect();
+        let shares: Option<Vec<Vec<f32>>> = self.run.pool.install(each);
         let shares = shares?;
-        let count = shares.len().max(1) as f32;
-        let mean = shares.iter().sum::<f32>() / count;
-        if group.breadth() == 1 {
-            return Some(mean);
-        }
-        // They find all or nothing, often, and are few: the mean of all is a little worse, perhaps.
-        let variance = shares.iter().map(|share| (share - mean).powi(2)).sum::<f32>() / count;
-        Some((mean - (variance / count).sqrt() - UNSEEN / count).max(0.0))
+        Some(shares.iter().flatten().sum::<f32>() / shares.len().max(1) as f32)
     }
 
     /// Where scores are distances, which inner products are not, how far neighbours are.
@@ -397,7 +551,8 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         apart.sort_unstable_by(f32::total_cmp);
         let apart = apart[apart.len() * 99 / 100];
         let apart = apart.is_finite().then_some(apart);
-        let reach = Reach { at_10: of(FEW), at_100: of(MANY), apart };
+        let reach =
+            Reach { at_10: of(FEW), at_100: of(MANY), apart, row_at_10: None, row_apart: None };
         (self.column.metric != Metric::InnerProduct && reach.at_100.is_finite()).then_some(reach)
     }
 

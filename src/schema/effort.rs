@@ -76,13 +76,24 @@ pub struct Reach {
     /// a measure that hardly depends on how close together rows lie. Older manifests have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apart: Option<f32>,
+    /// Queries whose 10th nearest is farther than this are taken for unlike the rows: chosen so that searches
+    /// are short. Where it is not told, `at_10` serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_at_10: Option<f32>,
+    /// The same of `apart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_apart: Option<f32>,
 }
 
 /// The recall that an index reaches, measured by rising effort.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecallCurve {
-    /// The measurements; empty where there are none.
+    /// The measurements; empty where there are none. Of queries like the rows: of the rows themselves and of those
+    /// others that pass for rows, what is found of the worst.
     pub points: Vec<RecallPoint>,
+    /// The same of rows alone, where others pass for rows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<RecallPoint>,
     /// Where scores are distances, how far neighbours are.
     pub reach: Option<Reach>,
     /// Rows scored exactly while measuring, as times k.
@@ -122,17 +133,13 @@ impl RecallCurve {
             let candidates = (like.candidates * harder).min(CANDIDATES_MAX);
             return Trial { candidates, expected: None, is_enough: like.is_enough };
         }
-        let points = self.points_of(likeness);
-        match effort {
-            Effort::Candidates(candidates) => {
-                Trial { candidates, expected: expected(points, candidates, k), is_enough: true }
-            }
-            Effort::Recall(target) => {
-                let (candidates, is_enough) = for_recall(points, target, k);
-                let candidates = candidates.clamp(1, CANDIDATES_MAX);
-                Trial { candidates, expected: expected(points, candidates, k), is_enough }
-            }
-        }
+        trial(self.points_of(likeness), effort, k)
+    }
+
+    /// The same for queries of which it is known that they are found as well as rows are.
+    pub fn trial_of_rows(&self, effort: Effort, k: usize) -> Trial {
+        let points = if self.rows.is_empty() { &self.points } else { &self.rows };
+        trial(points, effort, k)
     }
 
     /// How a query is searched for until more is known of it: where scores do not tell whether it is like
@@ -189,6 +196,14 @@ impl RecallCurve {
         self.reach.and_then(|reach| reach.apart).is_some_and(|apart| apartness > apart)
     }
 
+    /// True for a query that the score of its 10th nearest, and how far apart it is from these, tell from rows.
+    pub fn is_no_row(&self, at_10: f32, apartness: impl FnOnce() -> f32) -> bool {
+        self.reach.is_some_and(|reach| {
+            at_10 > reach.row_at_10.unwrap_or(reach.at_10)
+                || reach.row_apart.or(reach.apart).is_some_and(|apart| apartness() > apart)
+        })
+    }
+
     /// The same, told by the score `near` that as many of all rows have.
     pub fn is_farther(&self, score: f32, near: f32, share: f64) -> bool {
         self.power().is_some_and(|power| {
@@ -202,6 +217,19 @@ impl RecallCurve {
         let reach = self.reach?;
         (reach.at_10 > 0.0 && reach.at_100 > reach.at_10)
             .then(|| f64::from(reach.at_100 / reach.at_10).log10())
+    }
+}
+
+fn trial(points: &[RecallPoint], effort: Effort, k: usize) -> Trial {
+    match effort {
+        Effort::Candidates(candidates) => {
+            Trial { candidates, expected: expected(points, candidates, k), is_enough: true }
+        }
+        Effort::Recall(target) => {
+            let (candidates, is_enough) = for_recall(points, target, k);
+            let candidates = candidates.clamp(1, CANDIDATES_MAX);
+            Trial { candidates, expected: expected(points, candidates, k), is_enough }
+        }
     }
 }
 
@@ -336,13 +364,16 @@ mod tests {
 
     #[test]
     fn rows_farther_than_rows_are_from_each_other_are_far() {
-        let reach = Some(Reach { at_10: 1.0, at_100: 2.0, apart: Some(1.5) });
+        let (row_at_10, row_apart) = (Some(0.5), Some(1.2));
+        let reach = Some(Reach { at_10: 1.0, at_100: 2.0, apart: Some(1.5), row_at_10, row_apart });
         let curve = RecallCurve { reach, ..RecallCurve::default() };
         assert!(!curve.is_far(0.9, 10, 1.0) && curve.is_far(1.1, 10, 1.0));
         assert!(!curve.is_far(1.9, 10, 0.1) && curve.is_far(2.1, 10, 0.1));
         assert!(!curve.is_far(1.9, 100, 1.0) && curve.is_far(2.1, 100, 1.0));
         assert!(!curve.is_far(0.9, 1, 1.0), "fewer than were measured are not nearer");
         assert!(curve.is_apart(1.6) && !curve.is_apart(1.5));
+        assert!(curve.is_no_row(0.6, || 0.0) && curve.is_no_row(0.5, || 1.3));
+        assert!(!curve.is_no_row(0.5, || 1.2) && !RecallCurve::default().is_no_row(1e9, || 1e9));
         assert!(!RecallCurve::default().is_far(1e9, 10, 1.0));
         assert!(!RecallCurve::default().is_apart(1e9));
     }

@@ -8,6 +8,8 @@ use arc_swap::ArcSwapOption;
 use super::told::RecallSource;
 use crate::schema::{Effort, Likeness, RecallCurve, Trial};
 
+/// So many queries like the rows that were really asked tell how hard such queries are.
+const MANY_LIVE: u32 = 64;
 /// How many times as hard as without a filter is searched among some rows alone; where that is not enough,
 /// each of them is looked at.
 pub const BOOSTS: [usize; 2] = [1, 4];
@@ -157,11 +159,15 @@ impl IndexRecall {
     /// How to search for the `k` nearest with that effort, and what that is expected to find.
     pub fn trial(&self, effort: Effort, k: usize, likeness: Likeness) -> Trial {
         let live = self.live.load();
-        let sample = self.sample.trial(effort, k, likeness);
         let Some(live) = live.as_ref().filter(|live| live.curve.is_measured(likeness)) else {
-            return sample;
+            return self.sample.trial(effort, k, likeness);
         };
-        // The next query may be unlike those before it: live ones make searches harder only.
+        // The next query may be unlike those before it: live ones make searches harder, and only where they are
+        // many say that it takes no more than rows do.
+        let sample = match likeness == Likeness::Like && live.queries.0 >= MANY_LIVE {
+            true => self.sample.trial_of_rows(effort, k),
+            false => self.sample.trial(effort, k, likeness),
+        };
         let asked = live.curve.trial(effort, k, likeness);
         let candidates = asked.candidates.max(sample.candidates);
         let found = live.curve.trial(Effort::Candidates(candidates), k, likeness).expected;
@@ -208,6 +214,11 @@ impl IndexRecall {
         self.sample.is_far(score, k, share)
     }
 
+    /// See [`RecallCurve::is_no_row`].
+    pub fn is_no_row(&self, at_10: f32, apartness: impl FnOnce() -> f32) -> bool {
+        self.sample.is_no_row(at_10, apartness)
+    }
+
     /// See [`RecallCurve::tells_apart`].
     pub fn tells_apart(&self) -> bool {
         self.sample.tells_apart()
@@ -227,6 +238,30 @@ impl IndexRecall {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema::RecallPoint;
+
+    #[test]
+    fn many_queries_that_were_asked_say_that_it_takes_no_more_than_rows_do() {
+        let points = |enough: u32| {
+            let point =
+                |ef_search, at_10| RecallPoint { ef_search, at_1: None, at_10, at_100: at_10 };
+            vec![point(10, 0.5), point(enough, 1.0)]
+        };
+        let sample =
+            RecallCurve { points: points(400), rows: points(40), ..RecallCurve::default() };
+        let recall = IndexRecall::new(sample);
+        let candidates = || recall.candidates(Effort::Recall(0.9), 10);
+        let by_sample = candidates();
+        assert!(by_sample > 300);
+        let asked = |queries: u32, enough: u32| {
+            let curve = RecallCurve { points: points(enough), ..RecallCurve::default() };
+            recall.set_live(LiveRecall { curve, queries: (queries, 0), ..LiveRecall::default() });
+            candidates()
+        };
+        assert_eq!(asked(MANY_LIVE - 1, 20), by_sample);
+        assert!((30..=40).contains(&asked(MANY_LIVE, 20)), "as rows take, though fewer would do");
+        assert!(asked(MANY_LIVE, 800) > 600, "harder ones make it harder");
+    }
 
     #[test]
     fn filtered_queries_are_searched_as_hard_as_those_of_their_band_need() {

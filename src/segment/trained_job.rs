@@ -282,9 +282,11 @@ fn worse(old: RecallCurve, new: RecallCurve) -> RecallCurve {
         at_10: old.at_10.max(new.at_10),
         at_100: old.at_100.max(new.at_100),
         apart: old.apart.zip(new.apart).map(|(old, new)| old.max(new)),
+        row_at_10: None,
+        row_apart: None,
     });
     let refine_k = old.refine_k.zip(new.refine_k).map(|(old, new)| old.max(new));
-    RecallCurve { points: points.collect(), reach, refine_k, unlike: Vec::new() }
+    RecallCurve { points: points.collect(), reach, refine_k, ..RecallCurve::default() }
 }
 
 /// The efforts that are measured.

@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_band_says_something_when_enough_was_measured() {
-        let of = |number: u64| if number % 2 == 0 { [0.5, 1.0] } else { [1.0, 1.0] };
+        let of = |number: u64| if number.is_multiple_of(2) { [0.5, 1.0] } else { [1.0, 1.0] };
         let mut known: OfSegment = (0..24).map(|number| (number, Some((1, of(number))))).collect();
         known.extend((24..40).map(|number| (number, Some((2, of(number))))));
         known.extend((40..90).map(|number| (number, None)));

@@ -31,7 +31,7 @@ const ENOUGH: usize = 24;
 const FEW: usize = 10;
 const MANY: usize = 100;
 /// Processor time that may be saved up.
-const SAVED_MAX: Duration = Duration::from_secs(1);
+const SAVED_MAX: Duration = Duration::from_secs(2);
 /// Time between two writes of the file.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 

@@ -95,16 +95,16 @@ impl Target<'_> {
             .ok_or_else(|| Error::internal("a query that was kept does not fit"))
     }
 
-    /// True where the nearest are farther from a query than from each other, compared with those of rows.
-    fn is_apart(&self, query: &Query, nearest: &[Candidate]) -> bool {
+    /// See [`apartness`]; of what is nearest to a query.
+    fn apartness(&self, query: &Query, nearest: &[Candidate]) -> f32 {
         let nearest = &nearest[..nearest.len().min(FEW)];
         let vector = |found: &Candidate| self.sealed.vectors_of(self.place, found.place.1);
         let first = nearest.first().and_then(vector).and_then(|first| query.with(first));
-        let Some(first) = first else { return false };
+        let Some(first) = first else { return 0.0 };
         let others = nearest[1..].iter().filter_map(|found| first.distance(vector(found)?));
         let mut of_first: Vec<f32> = others.collect();
         let scores: Vec<f32> = nearest.iter().map(|found| found.score).collect();
-        self.index.recall().is_apart(apartness(&scores, &mut of_first))
+        apartness(&scores, &mut of_first)
     }
 
     /// What a query without a filter finds.
@@ -118,7 +118,8 @@ impl Target<'_> {
         let truth: Vec<f32> = nearest.iter().map(|found| found.score).collect();
         let edge = |k: usize| truth.get(k - 1).or(truth.last()).copied().unwrap_or_default();
         let is_far = self.index.recall().is_far(edge(FEW), FEW, 1.0);
-        let is_away = is_far || self.is_apart(&query, &nearest);
+        let recall = self.index.recall();
+        let is_away = is_far || recall.is_no_row(edge(FEW), || self.apartness(&query, &nearest));
         let likeness = match is_away || !self.index.recall().tells_far() {
             true => Likeness::Unlike,
             false => Likeness::Like,

@@ -336,7 +336,10 @@ impl Finding<'_> {
             let nearest = found.iter().take(self.finalists);
             nearest.filter_map(|(_, id)| Some((self.score(*id)?, *id))).collect()
         };
-        self.is_far(found, share) || self.is_apart(scored())
+        let recall = self.index.recall();
+        self.is_far(found, share)
+            || recall.tells_apart()
+                && self.apartness(scored()).is_some_and(|apartness| recall.is_apart(apartness))
     }
 
     fn score_of_kth(&self, found: &[(f32, u32)]) -> Option<f32> {

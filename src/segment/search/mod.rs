@@ -322,26 +322,30 @@ impl<'a> Finding<'a> {
             self.index.recall().is_far(*last, place, 1.0)
         });
         let scored = || found.iter().map(|candidate| candidate.score).zip(nodes.iter().copied());
-        is_far || found.len() == nodes.len() && self.is_apart(scored().collect())
+        if is_far || found.len() != nodes.len() || !self.index.recall().tells_apart() {
+            return is_far;
+        }
+        let place = TELLING.min(scores.len());
+        let (_, last, _) = scores.select_nth_unstable_by(place - 1, f32::total_cmp);
+        let apartness = || self.apartness(scored().collect()).unwrap_or_default();
+        self.index.recall().is_no_row(*last, apartness)
     }
 
-    /// True where the nearest of these nodes are farther from the query than from each other, compared with
-    /// those of rows.
-    fn is_apart(&self, mut scored: Vec<(f32, u32)>) -> bool {
-        if !self.index.recall().tells_apart() || scored.len() < TELLING {
-            return false;
+    /// See [`apartness`]; of these nodes. `None` where they are too few to tell.
+    fn apartness(&self, mut scored: Vec<(f32, u32)>) -> Option<f32> {
+        if scored.len() < TELLING {
+            return None;
         }
         let by_score = |a: &(f32, u32), b: &(f32, u32)| a.0.total_cmp(&b.0);
         scored.select_nth_unstable_by(TELLING - 1, by_score);
         scored.truncate(TELLING);
         scored.sort_unstable_by(by_score);
         let vector = |id: u32| self.sealed.node_vector(self.search.column, self.index.row(id), id);
-        let first = vector(scored[0].1).and_then(|first| self.search.query.with(first));
-        let Some(first) = first else { return false };
+        let first = self.search.query.with(vector(scored[0].1)?)?;
         let others = scored[1..].iter().filter_map(|(_, id)| first.distance(vector(*id)?));
         let mut of_first: Vec<f32> = others.collect();
         let scores: Vec<f32> = scored.iter().map(|(score, _)| *score).collect();
-        self.index.recall().is_apart(apartness(&scores, &mut of_first))
+        Some(apartness(&scores, &mut of_first))
     }
 
     /// The nodes that a walk finds, nearest first by their ranks.
