@@ -40,6 +40,8 @@ const SOON_BYTES: u64 = 4 << 20;
 /// scores do not tell whether it is.
 const FAR_BYTES: u64 = 32 << 20;
 const UNCLEAR_BYTES: u64 = 8 << 20;
+/// How many times the deviation of ranks is reckoned with where each row was looked at.
+const SURE: f32 = 2.0;
 /// Walks tried where most rows may be found.
 const ROUNDS: usize = 4;
 
@@ -223,7 +225,9 @@ impl Finding<'_> {
     /// ranks do not tell them apart, a scan does.
     fn look_at_each(&self, allowed: &RowSet, ranker: &impl Ranker) -> Met {
         let found = self.ranked(allowed, ranker);
-        let count = to_score(&found, self.search.k, self.finalists, |rank| ranker.deviation(rank));
+        // All were looked at: what rounding may have made of them is all that can be missed.
+        let deviation = |rank: f32| SURE * ranker.deviation(rank);
+        let count = to_score(&found, self.search.k, self.finalists, deviation);
         match count {
             None if found.len() < self.allowed => Met::Scan,
             count => Met::OfEach(self.first(&found, count.unwrap_or(found.len()))),
