@@ -258,7 +258,11 @@ impl Policy {
         }
         let is_paid = self.cost(&waiting, false) <= self.budget.joins;
         let are_many = size.vectors >= WAITING_BOUND * rows_min;
-        (is_paid || are_many).then(|| self.job(ids.collect(), false))
+        let is_first = self.is_still && self.budget.is_first_order;
+        (is_paid || are_many || is_first).then(|| MergeJob {
+            is_first_order: !is_paid && !are_many,
+            ..self.job(ids.collect(), false)
+        })
     }
 
     /// When nothing is being written, everything becomes one segment, by extending the largest graph.

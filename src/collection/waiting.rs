@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::compaction::{Budget, Policy, SegmentFacts};
+use super::compaction::{Policy, SegmentFacts};
 use super::snapshot::Snapshot;
 use super::{Collection, STILL_ROWS_MIN};
 use crate::schema::IndexKind;
@@ -62,14 +62,10 @@ impl Collection {
         self.waiting_callers.load(Ordering::Relaxed) > 0
     }
 
-    /// True where no work is due or under way, nor will be while nothing is written.
+    /// True where no work is due or under way, nor will be while nothing is written, for an hour.
     pub(super) fn is_settled(&self, snapshot: &Snapshot) -> bool {
-        let policy = Policy {
-            is_still: true,
-            removal_before: 0,
-            budget: Budget::UNBOUNDED,
-            ..self.policy()
-        };
+        // What cannot be paid for stays as it is until more is written, or an hour has passed.
+        let policy = Policy { is_still: true, removal_before: 0, ..self.policy() };
         snapshot.frozen.is_empty()
             && self.vectors_of(&snapshot.growing) < STILL_ROWS_MIN
             && self.seal_lane.is_idle()

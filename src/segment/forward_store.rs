@@ -117,9 +117,9 @@ fn store_folder(root: &Path, number: u64) -> PathBuf {
     }
 }
 
-/// The number in a store folder's name.
+/// The number in a store folder's name; far below what could not be counted on from.
 fn store_number(name: &std::ffi::OsStr) -> Option<u64> {
-    name.to_str()?.strip_prefix("store-")?.parse().ok()
+    name.to_str()?.strip_prefix("store-")?.parse::<u32>().ok().map(u64::from)
 }
 
 /// What lies in the store's folder; nothing where there is none.
