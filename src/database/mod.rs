@@ -255,12 +255,15 @@ impl Database {
     }
 
     /// Creates a collection; it serves at once, or nothing of it is left.
-    pub async fn create_collection(self: &Arc<Self>, new: NewCollection) -> Result<()> {
+    pub async fn create_collection(
+        self: &Arc<Self>,
+        new: NewCollection,
+    ) -> Result<Arc<Collection>> {
         let database = self.clone();
         blocking(move || database.create_now(new)).await
     }
 
-    fn create_now(&self, mut new: NewCollection) -> Result<()> {
+    fn create_now(&self, mut new: NewCollection) -> Result<Arc<Collection>> {
         // Before the lock: opening a model takes seconds.
         new.columns.iter_mut().try_for_each(|column| self.embedding.models().complete(column))?;
         let _claim = self.changing.claim([new.name.clone()]);
@@ -272,8 +275,9 @@ impl Database {
         let made = self.make_collection(schema);
         let mut catalog = self.catalog.write();
         catalog.creating -= 1;
-        catalog.open.insert(name, made?);
-        Ok(())
+        let made = made?;
+        catalog.open.insert(name, made.clone());
+        Ok(made)
     }
 
     /// Counts a collection that is being created among those there are, or refuses it.

@@ -14,11 +14,11 @@ pub(super) async fn create(
     database: Arc<Database>,
     request: CreateCollectionRequest,
 ) -> Result<CollectionInfo> {
-    let name = request.name.clone();
     let declared = convert::declared(request)?;
     to_the_end(async move {
-        database.create_collection(declared).await?;
-        describe(&database, &name)
+        // Whoever drops it at once does not change that it was created.
+        let created = database.create_collection(declared).await?;
+        Ok(convert::described(created.schema(), &database.aliases()))
     })
     .await
 }
