@@ -157,7 +157,7 @@ struct Sampled<'a> {
 }
 
 /// How many times farther the nearest of a query are from it than from each other: the last of these scores of
-/// up to [`FEW`] neighbours, ascending, over the median of those that the first of the neighbours has with
+/// up to 10 neighbours, ascending, over the median of those that the first of the neighbours has with
 /// the others. It hardly depends on how close together rows lie where the query is. 0 for one neighbour.
 pub fn apartness(scores: &[f32], of_first: &mut [f32]) -> f32 {
     let (Some(last), false) = (scores.last(), of_first.is_empty()) else { return 0.0 };

@@ -196,10 +196,12 @@ impl RecallCurve {
         self.reach.and_then(|reach| reach.apart).is_some_and(|apart| apartness > apart)
     }
 
-    /// True for a query that the score of its 10th nearest, and how far apart it is from these, tell from rows.
-    pub fn is_no_row(&self, at_10: f32, apartness: impl FnOnce() -> f32) -> bool {
+    /// True for a query that the score of its 10th nearest, of those rows of which only a `share` (0 to 1) may be
+    /// found, and how far apart it is from these, tell from rows.
+    pub fn is_no_row(&self, at_10: f32, share: f64, apartness: impl FnOnce() -> f32) -> bool {
         self.reach.is_some_and(|reach| {
-            at_10 > reach.row_at_10.unwrap_or(reach.at_10)
+            let growth = self.power().map_or(1.0, |power| (1.0 / share.max(1e-9)).powf(power));
+            f64::from(at_10) > f64::from(reach.row_at_10.unwrap_or(reach.at_10)) * growth
                 || reach.row_apart.or(reach.apart).is_some_and(|apart| apartness() > apart)
         })
     }
@@ -372,8 +374,8 @@ mod tests {
         assert!(!curve.is_far(1.9, 100, 1.0) && curve.is_far(2.1, 100, 1.0));
         assert!(!curve.is_far(0.9, 1, 1.0), "fewer than were measured are not nearer");
         assert!(curve.is_apart(1.6) && !curve.is_apart(1.5));
-        assert!(curve.is_no_row(0.6, || 0.0) && curve.is_no_row(0.5, || 1.3));
-        assert!(!curve.is_no_row(0.5, || 1.2) && !RecallCurve::default().is_no_row(1e9, || 1e9));
+        assert!(curve.is_no_row(0.6, 1.0, || 0.0) && curve.is_no_row(0.5, 1.0, || 1.3));
+        assert!(!curve.is_no_row(0.5, 1.0, || 1.2) && !curve.is_no_row(0.9, 0.1, || 0.0));
         assert!(!RecallCurve::default().is_far(1e9, 10, 1.0));
         assert!(!RecallCurve::default().is_apart(1e9));
     }

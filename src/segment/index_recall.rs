@@ -215,8 +215,8 @@ impl IndexRecall {
     }
 
     /// See [`RecallCurve::is_no_row`].
-    pub fn is_no_row(&self, at_10: f32, apartness: impl FnOnce() -> f32) -> bool {
-        self.sample.is_no_row(at_10, apartness)
+    pub fn is_no_row(&self, at_10: f32, share: f64, apartness: impl FnOnce() -> f32) -> bool {
+        self.sample.is_no_row(at_10, share, apartness)
     }
 
     /// See [`RecallCurve::tells_apart`].

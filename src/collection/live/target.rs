@@ -119,7 +119,8 @@ impl Target<'_> {
         let edge = |k: usize| truth.get(k - 1).or(truth.last()).copied().unwrap_or_default();
         let is_far = self.index.recall().is_far(edge(FEW), FEW, 1.0);
         let recall = self.index.recall();
-        let is_away = is_far || recall.is_no_row(edge(FEW), || self.apartness(&query, &nearest));
+        let is_away =
+            is_far || recall.is_no_row(edge(FEW), 1.0, || self.apartness(&query, &nearest));
         let likeness = match is_away || !self.index.recall().tells_far() {
             true => Likeness::Unlike,
             false => Likeness::Like,

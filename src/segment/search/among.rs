@@ -5,9 +5,11 @@ use std::cell::RefCell;
 use hashbrown::HashMap;
 
 use super::look::Look;
-use super::{Finding, Found, Met};
+use super::{Finding, Found, Met, SCAN_BYTES, TELLING};
 use crate::cancel::CANCEL_ROWS;
-use crate::index::{Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, is_scan_quicker, to_score};
+use crate::index::{
+    BREADTH, Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, is_scan_quicker, to_score,
+};
 use crate::schema::{Effort, Likeness};
 use crate::segment::index_recall::EACH;
 
@@ -160,7 +162,8 @@ impl Finding<'_> {
             }
             found.clear();
             let (mut met, mut of_kth) = (0, 0);
-            graph.search(ranker, ef, |rank, id| {
+            let breadth = if likeness == Likeness::Unlike { BREADTH } else { 1 };
+            graph.search_from(ranker, ef, breadth, |rank, id| {
                 met += 1;
                 self.take(rank, id, &mut found);
                 if found.len() >= k && of_kth == 0 {
@@ -176,9 +179,16 @@ impl Finding<'_> {
                     break;
                 }
                 likeness = Likeness::Unlike;
+            } else if self.is_no_row(&found.nodes, share) {
+                likeness = Likeness::Unlike;
             }
-            let wanted = recall.trial(self.search.effort, of_kth, likeness).candidates;
+            let trial = recall.trial(self.search.effort, of_kth, likeness);
+            let wanted = trial.candidates;
             let is_explicit = matches!(self.search.effort, Effort::Candidates(_));
+            let can_scan = self.allowed_bytes() <= SCAN_BYTES as u64;
+            if !is_explicit && !trial.is_enough && trial.expected.is_some() && can_scan {
+                break;
+            }
             if is_explicit || wanted <= ef || met < ef {
                 return Some(Met::Nodes(self.clear(&found.nodes, ranker)));
             }
@@ -336,14 +346,26 @@ impl Finding<'_> {
     /// True when what was found says that the query is away from rows: it is far, or far for what rows are from
     /// each other there.
     fn is_away(&self, found: &[(f32, u32)], share: f64) -> bool {
-        let scored = || {
-            let nearest = found.iter().take(self.finalists);
-            nearest.filter_map(|(_, id)| Some((self.score(*id)?, *id))).collect()
-        };
         let recall = self.index.recall();
         self.is_far(found, share)
             || recall.tells_apart()
-                && self.apartness(scored()).is_some_and(|apartness| recall.is_apart(apartness))
+                && self.apartness_of(found).is_some_and(|apartness| recall.is_apart(apartness))
+    }
+
+    /// See [`apartness`](crate::index::apartness); of what was found.
+    fn apartness_of(&self, found: &[(f32, u32)]) -> Option<f32> {
+        let nearest = found.iter().take(self.finalists);
+        self.apartness(nearest.filter_map(|(_, id)| Some((self.score(*id)?, *id))).collect())
+    }
+
+    /// True when what was found tells the query from rows, as strictly as without a filter.
+    fn is_no_row(&self, found: &[(f32, u32)], share: f64) -> bool {
+        let place = found.len().min(TELLING).checked_sub(1);
+        let score = place.and_then(|place| self.score(found[place].1));
+        score.is_some_and(|score| {
+            let apartness = || self.apartness_of(found).unwrap_or_default();
+            self.index.recall().is_no_row(score, share, apartness)
+        })
     }
 
     fn score_of_kth(&self, found: &[(f32, u32)]) -> Option<f32> {

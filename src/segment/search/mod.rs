@@ -328,7 +328,7 @@ impl<'a> Finding<'a> {
         let place = TELLING.min(scores.len());
         let (_, last, _) = scores.select_nth_unstable_by(place - 1, f32::total_cmp);
         let apartness = || self.apartness(scored().collect()).unwrap_or_default();
-        self.index.recall().is_no_row(*last, apartness)
+        self.index.recall().is_no_row(*last, 1.0, apartness)
     }
 
     /// See [`apartness`]; of these nodes. `None` where they are too few to tell.
