@@ -253,7 +253,8 @@ fn queries_with_filters_are_measured() {
         let centres: Vec<Vec<f32>> = (0..200).map(|_| gaussian(rng, &zero, 1.0)).collect();
         let mut near = |place: usize| gaussian(rng, &centres[place % 200], 0.15);
         let rows: Vec<Vec<f32>> = (0..11_500).map(&mut near).collect();
-        let database = open(&TestDisk::new(), &config()).unwrap();
+        let disk = TestDisk::new();
+        let database = open(&disk, &config()).unwrap();
         let collection = filled(&database, "SquaredEuclidean", &rows).await;
         let asked = |vector: &[f32], least: u64| KnnRequest {
             column: "v".into(),
@@ -281,6 +282,17 @@ fn queries_with_filters_are_measured() {
         let reply = collection.query(asked(&rows[0], 50)).await.unwrap();
         assert!(reply.expected_recall.is_some_and(|share| share >= 0.95));
         assert_ne!(reply.recall_source, RecallSource::Unmeasured);
+        drop(collection);
+        database.close();
+        drop(database);
+
+        let database = open(&disk, &config()).unwrap();
+        let again = database.collection(NAME).unwrap();
+        let began = Instant::now();
+        while again.recall()[0].filtered.is_none() {
+            assert!(began.elapsed() < PATIENCE, "those of before are not measured again");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         database.close();
     });
 }

@@ -99,8 +99,4 @@ impl RowFilter for Others {
     fn cost(&self, segment: &SegmentRef<'_>) -> u64 {
         self.0.cost(segment)
     }
-
-    fn is_small(&self) -> bool {
-        self.0.is_small()
-    }
 }

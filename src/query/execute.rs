@@ -14,7 +14,7 @@ use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::index::{Best, Candidate, RowSet, TopK, TopRows};
 use crate::schema::{
-    Aggregation, AggregationKind, CollectionSchema, Effort, ForwardRow, KnnPlan, Value,
+    Aggregation, AggregationKind, CollectionSchema, Effort, ForwardRow, KnnPlan, RawFilter, Value,
     VectorColumn,
 };
 use crate::segment::{
@@ -99,9 +99,10 @@ pub trait RowFilter: Send + Sync {
         segment.rows()
     }
 
-    /// True where it takes little memory, and may be kept.
-    fn is_small(&self) -> bool {
-        true
+    /// The expressions that callers sent, all of which a row must pass, where they take little memory and may
+    /// be kept. What else it is made of, they do not tell.
+    fn sources(&self) -> Option<Vec<&RawFilter>> {
+        Some(Vec::new())
     }
 }
 

@@ -1,7 +1,8 @@
 //! Recall of the queries that are really asked. A few of them are kept; in the background each is searched
 //! for exactly, and with rising effort, in each segment, and the effort of later ones follows what that
-//! shows. What is kept without a filter stays in the collection's folder; nothing of it is told to anybody.
+//! shows. What is kept stays in the collection's folder; nothing of it is told to anybody.
 
+mod file;
 mod filtered;
 mod kept;
 mod target;
@@ -9,22 +10,22 @@ mod target;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Collection, SharedFilter};
 use crate::error::Result;
-use crate::schema::{CollectionSchema, Effort, IndexKind, KnnPlan, VectorColumn};
+use crate::query::filter::{Both, Filter};
+use crate::schema::{CollectionSchema, Effort, IndexKind, KnnPlan, RawFilter, VectorColumn};
 use crate::storage::replace_file;
 
+use file::Entry;
 use kept::{Asked, Kept};
 use target::{OfSegment, Target, summary};
 
 /// The file of what is kept.
 pub(super) const FILE: &str = "queries";
-const MAGIC: &[u8; 8] = b"voisinq1";
 /// So many of a kind say something.
 const ENOUGH: usize = 24;
 /// Neighbours whose recall is measured.
@@ -85,7 +86,7 @@ impl LiveQueries {
             || plan.metric != column.metric
             || column.index == IndexKind::Flat
             || plan.options.all_within
-            || filter.is_some_and(|filter| !filter.is_small())
+            || filter.is_some_and(|filter| filter.sources().is_none())
         {
             return;
         }
@@ -117,21 +118,20 @@ impl LiveQueries {
     /// What was kept when the collection was closed or killed. A file that does not fit is none: nothing
     /// but speed depends on it.
     pub fn restore(&self, schema: &CollectionSchema, file: &[u8]) -> Option<()> {
-        let (head, sum) = file.split_at_checked(file.len().checked_sub(4)?)?;
-        if crc32c::crc32c(head) != u32::from_le_bytes(sum.try_into().ok()?) {
-            return None;
-        }
-        let mut rest = head.strip_prefix(MAGIC)?;
-        while !rest.is_empty() {
-            let (column, after) = rest.split_first_chunk::<4>()?;
-            let (bytes, after) = after.split_first_chunk::<4>()?;
-            let (vector, after) = after.split_at_checked(u32::from_le_bytes(*bytes) as usize)?;
-            rest = after;
-            let place = u32::from_le_bytes(*column) as usize;
-            let column = schema.columns.get(place)?;
+        for Entry { column, vector, filters } in file::decode(file)? {
+            let place = column as usize;
             // Declarations change.
-            if column.vector_bytes() == Some(vector.len()) {
-                self.plain.add(place, Bytes::copy_from_slice(vector), None);
+            let fits = |column: &VectorColumn| column.vector_bytes() == Some(vector.len());
+            if !schema.columns.get(place).is_some_and(fits) {
+                continue;
+            }
+            match filters.is_empty() {
+                true => self.plain.add(place, vector, None),
+                false => {
+                    if let Ok(filter) = all_of(&filters, schema) {
+                        self.filtered.add(place, vector, filter);
+                    }
+                }
             }
         }
         Some(())
@@ -143,18 +143,33 @@ impl LiveQueries {
     }
 
     fn content(&self, columns: usize) -> Vec<u8> {
-        let mut content = MAGIC.to_vec();
-        for place in 0..columns {
-            for asked in self.plain.of_column(place) {
-                content.extend_from_slice(&(place as u32).to_le_bytes());
-                content.extend_from_slice(&(asked.vector.len() as u32).to_le_bytes());
-                content.extend_from_slice(&asked.vector);
-            }
-        }
-        let sum = crc32c::crc32c(&content);
-        content.extend_from_slice(&sum.to_le_bytes());
-        content
+        let kept = |place: usize| {
+            let plain = self.plain.of_column(place).into_iter();
+            plain.chain(self.filtered.of_column(place)).filter_map(move |asked| {
+                let sources = asked.filter.as_ref().map(|filter| filter.sources());
+                let filters = sources.unwrap_or_default().unwrap_or_default();
+                // A time that has passed is no filter of another process.
+                let can_be_told = asked.filter.is_none() || !filters.is_empty();
+                can_be_told.then(|| Entry {
+                    column: place as u32,
+                    vector: asked.vector.clone(),
+                    filters: filters.into_iter().cloned().collect(),
+                })
+            })
+        };
+        file::encode((0..columns).flat_map(kept))
     }
+}
+
+/// The filter that lets through what all of these do.
+fn all_of(filters: &[RawFilter], schema: &CollectionSchema) -> Result<Option<SharedFilter>> {
+    filters.iter().try_fold(None, |before: Option<SharedFilter>, raw| {
+        let filter = Arc::new(Filter::parse(&raw.text, &raw.params, schema)?) as SharedFilter;
+        Ok(Some(match before {
+            Some(before) => Arc::new(Both(before, filter)),
+            None => filter,
+        }))
+    })
 }
 
 /// Processor time of this thread.
@@ -283,7 +298,7 @@ impl Collection {
     /// Writes what is kept, where there is something new and the last time is longer ago than this.
     pub(super) fn save_live(&self, ago: Duration) {
         let mut saved = self.live.saved.lock();
-        let taken = self.live.plain.taken();
+        let taken = self.live.taken();
         if taken == saved.1 || saved.0.elapsed() < ago || taken < ENOUGH as u64 {
             return;
         }

@@ -31,7 +31,7 @@ use expr::{Expr, PlainRow};
 use super::execute::{RowFilter, SegmentRef};
 use crate::error::{Error, Result};
 use crate::index::RowSet;
-use crate::schema::{CollectionSchema, FilterParam, Value};
+use crate::schema::{CollectionSchema, FilterParam, RawFilter, Value};
 use crate::segment::GrowingView;
 
 /// Longest text of a filter, in bytes.
@@ -49,7 +49,8 @@ pub struct Filter {
     expr: Expr,
     /// What it is remembered by; `None` where it is not to be.
     words: Option<Arc<str>>,
-    is_small: bool,
+    /// What was parsed; `None` where it is large.
+    source: Option<Arc<RawFilter>>,
 }
 
 impl Filter {
@@ -82,11 +83,12 @@ impl Filter {
             let detail = format!("parameter {{{name}}} is not in the filter");
             return Err(Error::InvalidFilter { detail, position: None, excerpt: String::new() });
         }
-        let mut params: Vec<&(String, FilterParam)> = params.iter().collect();
-        params.sort_by_key(|(name, _)| name);
-        let words = format!("{text} {params:?}");
+        let mut sorted: Vec<&(String, FilterParam)> = params.iter().collect();
+        sorted.sort_by_key(|(name, _)| name);
+        let words = format!("{text} {sorted:?}");
         let is_small = words.len() <= WORDS_BYTES_MAX;
-        Ok(Filter { expr, words: is_small.then(|| words.into()), is_small })
+        let source = || Arc::new(RawFilter { text: text.to_owned(), params: params.to_vec() });
+        Ok(Filter { expr, words: is_small.then(|| words.into()), source: is_small.then(source) })
     }
 
     /// The same filter, for one use: what it lets through is not worth remembering.
@@ -147,8 +149,8 @@ impl RowFilter for Filter {
         values.max(segment.rows() / 64)
     }
 
-    fn is_small(&self) -> bool {
-        self.is_small
+    fn sources(&self) -> Option<Vec<&RawFilter>> {
+        Some(vec![self.source.as_deref()?])
     }
 }
 
@@ -168,8 +170,10 @@ impl RowFilter for Both {
         self.0.cost(segment).saturating_add(self.1.cost(segment))
     }
 
-    fn is_small(&self) -> bool {
-        self.0.is_small() && self.1.is_small()
+    fn sources(&self) -> Option<Vec<&RawFilter>> {
+        let mut sources = self.0.sources()?;
+        sources.extend(self.1.sources()?);
+        Some(sources)
     }
 }
 
