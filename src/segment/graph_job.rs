@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::column_vectors::ColumnVectors;
 use super::sealed::SegmentContext;
@@ -69,11 +70,23 @@ impl GraphJob<'_> {
         let coded =
             codes.map_or(0, Codes::memory_bytes) + copies.as_ref().map_or(0, Copies::memory_bytes);
         let _held = self.run.hold(builder.memory_bytes() + coded + size_of_val(&nodes[..]));
+        let begun = Instant::now();
         if !builder.link(&nodes, &self.run) {
             return Err(Error::Stopping);
         }
+        let linked = Instant::now();
         let sample = RecallSample::take(self.column, &self.vectors, codes, self.run);
+        let sampled = Instant::now();
         let recall = sample.map(|sample| builder.measure(&sample)).unwrap_or_default();
+        tracing::debug!(
+            column = self.column.name,
+            nodes = self.vectors.count(),
+            linked = nodes.len(),
+            linking_ms = (linked - begun).as_millis() as u64,
+            exact_answers_ms = (sampled - linked).as_millis() as u64,
+            measuring_ms = sampled.elapsed().as_millis() as u64,
+            "graph built"
+        );
         // What was measured in part is nothing: the graph would be searched as one that never was.
         if self.run.stop.load(Ordering::Relaxed) {
             return Err(Error::Stopping);
