@@ -192,6 +192,20 @@ fn the_largest_products_of_rows_of_unlike_length_are_found() {
     });
 }
 
+#[test]
+fn the_largest_products_with_a_few_numbers_are_found() {
+    runtime().block_on(async {
+        // Those of one number are on a side of the cube, with nothing else in common.
+        let rng = &mut StdRng::seed_from_u64(8);
+        let rows: Vec<Vec<f32>> =
+            (0..12_000).map(|_| (0..8).map(|_| rng.random::<f32>()).collect()).collect();
+        let collection = indexed("InnerProduct", &rows).await;
+        let one = |place: usize| (0..8).map(|at| f32::from(u8::from(at == place % 8))).collect();
+        let queries: Vec<Vec<f32>> = (0..8).map(one).collect();
+        check("products with one number", &collection, &queries).await;
+    });
+}
+
 /// What was found of queries that were asked, once that was measured.
 async fn live(collection: &Arc<Collection>) -> RecallReport {
     let began = Instant::now();

@@ -19,6 +19,7 @@ mod space;
 #[cfg(test)]
 mod tests;
 mod topk;
+mod truth;
 mod visited;
 
 pub use bounds::Bounds;
@@ -30,7 +31,7 @@ pub use codes::{CodeRanker, Codes};
 pub use copies::Copies;
 pub use exact::{ScanTarget, scan};
 pub use graph::{BREADTH, HnswGraph, Ranker};
-pub use recall::{AnyRanker, Met, Probe, RecallSample, apartness, finalists};
+pub use recall::{AnyRanker, Met, Probe, RecallSample, apartness, finalists, fullness};
 pub use resolution::to_score;
 pub use row_set::RowSet;
 pub use shortlist::Shortlist;

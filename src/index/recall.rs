@@ -2,22 +2,20 @@
 //! and others that are unlike the rows. What is found is compared with an exact answer.
 
 use std::borrow::Cow;
-use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 
-use super::bounds::Bounds;
 use super::build::BuildRun;
 use super::codes::{CodeRanker, Codes};
 use super::graph::{BREADTH, Ranker};
 use super::probes::{ProbeKind, ProbeMaker, UNLIKE};
-use super::shortlist::Shortlist;
 use super::space::Vectors;
-use crate::cancel::Cancel;
+use super::truth::nearest_of_each;
 use crate::schema::{
     Effort, Likeness, Metric, RECALL_TARGET, Reach, RecallCurve, RecallPoint, VectorColumn,
+    decode_floats,
 };
 use crate::simd::{Query, prefetch_bytes};
 
@@ -32,9 +30,6 @@ const PART_MIN: usize = 24;
 /// Neighbours asked for.
 const FEW: usize = 10;
 const MANY: usize = 100;
-/// Rows that are nearest by codes, among which the true neighbours are taken to be where codes prove
-/// nothing.
-const SHORTLIST: usize = 8 * MANY;
 /// The ladder ends where this is found.
 const ENOUGH: f32 = 0.998;
 /// The same of queries unlike the rows, of which a little is taken off.
@@ -50,8 +45,6 @@ const LARGE: u32 = 384;
 const STRICTNESS: [usize; 6] = [99, 97, 94, 90, 80, 70];
 /// A scan takes as long as a walk with so many times fewer candidates than rows.
 const SCAN_STEPS: usize = 32;
-/// Rows ranked at once.
-const RUN: u32 = 1_024;
 /// A node that there is not.
 const NO_NODE: u32 = u32::MAX;
 
@@ -164,6 +157,21 @@ pub fn apartness(scores: &[f32], of_first: &mut [f32]) -> f32 {
     let middle = of_first.len() / 2;
     let (_, median, _) = of_first.select_nth_unstable_by(middle, f32::total_cmp);
     if *last <= 0.0 { 0.0 } else { last / median.max(0.0) }
+}
+
+/// How many numbers of a vector count, as a share of all: 1 where all are of one size, one of all where the others
+/// are zero. Hoyer ("Non-negative matrix factorization with sparseness constraints", 2004) makes sparseness
+/// of the same two sums. 1 where there is nothing to tell.
+pub fn fullness(column: &VectorColumn, vector: &[u8]) -> f32 {
+    let (dimension, mut numbers) = (column.dimension as usize, Vec::new());
+    decode_floats(vector, column.element, dimension, false, &mut numbers);
+    let (mut sum, mut squares) = (0f64, 0f64);
+    for number in numbers.iter().map(|number| f64::from(*number)) {
+        sum += number.abs();
+        squares += number * number;
+    }
+    let share = sum * sum / (squares * dimension as f64);
+    if share.is_finite() { share as f32 } else { 1.0 }
 }
 
 /// How a sample is searched.
@@ -292,15 +300,17 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             let made = (0..SAMPLE_UNLIKE).map_while(|_| maker.make(kind));
             wanted.extend(made.map(|vector| (kind, NO_NODE, Cow::Owned(vector.into()))));
         }
-        let truth = |(kind, node, vector): (ProbeKind, u32, Cow<'a, [u8]>)| {
-            let nearest = sample.nearest(node, &vector)?;
+        let query =
+            |(_, node, vector): &(_, u32, Cow<'a, [u8]>)| Some((sample.query(vector)?, *node));
+        let queries: Option<Vec<(Query, u32)>> = wanted.iter().map(query).collect();
+        let nearest = nearest_of_each(vectors, &queries?, MANY, run)?;
+        let sampled = |((kind, node, vector), nearest): (_, Vec<(f32, u32)>)| {
             let apartness = sample.apartness(&nearest);
             let truth = nearest.into_iter().map(|(score, _)| score).collect();
-            Some(Sampled { kind, node, vector, truth, apartness })
+            Sampled { kind, node, vector, truth, apartness }
         };
-        let queries: Option<Vec<Sampled<'a>>> =
-            run.pool.install(|| wanted.into_par_iter().map(truth).collect());
-        sample.queries = queries?;
+        let queries = wanted.into_iter().zip(nearest).map(sampled).collect();
+        sample.queries = queries;
         Some(sample)
     }
 
@@ -343,6 +353,7 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         let mut curve = RecallCurve {
             reach: self.reach(),
             refine_k: Some(search.refine_k),
+            fullness: self.fullness(),
             unlike,
             ..RecallCurve::default()
         };
@@ -556,6 +567,17 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         (self.column.metric != Metric::InnerProduct && reach.at_100.is_finite()).then_some(reach)
     }
 
+    /// What 95 of 100 queries have of [`fullness`], where it can be told and scores tell nothing else.
+    fn fullness(&self) -> Option<f32> {
+        if self.column.metric != Metric::InnerProduct || self.column.element.is_binary() {
+            return None;
+        }
+        let of = |query: &Sampled<'_>| fullness(self.column, &query.vector);
+        let mut all: Vec<f32> = self.queries.iter().map(of).collect();
+        all.sort_unstable_by(f32::total_cmp);
+        all.get(all.len() / 20).copied()
+    }
+
     fn query(&self, vector: &[u8]) -> Option<Query> {
         let column = self.column;
         Query::new(column.element, column.metric, column.dimension, vector)
@@ -577,59 +599,6 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             others.iter().map(|(_, id)| score(&first, self.vectors, *id)).collect();
         let scores: Vec<f32> = nearest.iter().map(|(score, _)| *score).collect();
         apartness(&scores, &mut of_first)
-    }
-
-    /// The rows nearest to a vector, but for a node, with their scores, ascending. `None` when it was stopped.
-    fn nearest(&self, node: u32, vector: &[u8]) -> Option<Vec<(f32, u32)>> {
-        if self.run.stop.load(Ordering::Relaxed) {
-            return None;
-        }
-        let query = self.query(vector)?;
-        let bounds = self.codes.and_then(|codes| Bounds::new(codes, self.column.metric, vector));
-        if let Some(bounds) = bounds {
-            return Some(self.nearest_within(&bounds, node, &query));
-        }
-        let ranker = self.ranker(vector, &query);
-        let count = self.vectors.count() as u32;
-        let (mut near, mut ranks) = (Shortlist::new(SHORTLIST), Vec::new());
-        for first in (0..count).step_by(RUN as usize) {
-            if self.run.stop.load(Ordering::Relaxed) {
-                return None;
-            }
-            let run = first..(first + RUN).min(count);
-            let ids: Vec<u32> = run.filter(|id| *id != node).collect();
-            ranker.rank(&ids, &mut ranks);
-            near.offer(&ids, &ranks);
-        }
-        let near = near.into_sorted();
-        let mut scored: Vec<(f32, u32)> =
-            near.iter().map(|(_, id)| (score(&query, self.vectors, *id), *id)).collect();
-        scored.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-        Some(scored)
-    }
-
-    /// The same, exactly.
-    fn nearest_within(&self, bounds: &Bounds<'_>, node: u32, query: &Query) -> Vec<(f32, u32)> {
-        // Ordered as its bits are: scores of these metrics are not negative, but for rounding.
-        let key = |score: f32, id: u32| (score.max(0.0).to_bits(), id);
-        let mut nearest: BinaryHeap<(u32, u32)> = BinaryHeap::with_capacity(MANY + 1);
-        bounds.scan(
-            MANY,
-            &Cancel::default(),
-            |id| id != node,
-            |id| {
-                nearest.push(key(score(query, self.vectors, id), id));
-                if nearest.len() > MANY {
-                    nearest.pop();
-                }
-                match nearest.peek() {
-                    Some((last, _)) if nearest.len() == MANY => f32::from_bits(*last),
-                    _ => f32::INFINITY,
-                }
-            },
-        );
-        let nearest = nearest.into_sorted_vec().into_iter();
-        nearest.map(|(score, id)| (f32::from_bits(score), id)).collect()
     }
 }
 

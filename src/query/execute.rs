@@ -511,6 +511,7 @@ impl Search<'_> {
             query,
             metric: self.plan.metric,
             column: self.plan.column,
+            declared: self.column,
             allowed,
             scan_bytes_max: match self.place {
                 Place::Socket => SHORT_BYTES,

@@ -22,6 +22,8 @@ const UNMEASURED: usize = 200;
 const CANDIDATES_MAX: usize = 65_536;
 /// How much farther than expected rows may be and still be where they are looked for.
 const LOCAL_SLACK: f64 = 1.1;
+/// Queries of which so many times fewer numbers count than of those measured are of another kind.
+const SPARSER: f32 = 0.7;
 /// How much harder is searched for queries unlike the rows where these were not measured.
 const HARDER: usize = 4;
 /// Neighbours whose recall is measured.
@@ -103,6 +105,10 @@ pub struct RecallCurve {
     /// finds least for. Empty where it was not measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unlike: Vec<RecallPoint>,
+    /// Where scores are inner products: how many of a query's numbers count, as a share of all, of 95 of 100 of
+    /// the queries measured at least. Older manifests have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fullness: Option<f32>,
 }
 
 /// What a search is to be tried with.
@@ -206,7 +212,13 @@ impl RecallCurve {
         })
     }
 
-    /// The same, told by the score `near` that as many of all rows have.
+    /// True for a query of which so many numbers count, as a share of all, that nothing that was measured holds
+    /// for it. The largest products with a few numbers are of rows that have nothing else in common.
+    pub fn is_thin(&self, fullness: impl FnOnce() -> f32) -> bool {
+        self.fullness.is_some_and(|measured| fullness() < measured * SPARSER)
+    }
+
+    /// [`RecallCurve::is_far`], told by the score `near` that as many of all rows have.
     pub fn is_farther(&self, score: f32, near: f32, share: f64) -> bool {
         self.power().is_some_and(|power| {
             let growth = (1.0 / share.max(1e-9)).powf(power);
@@ -377,6 +389,9 @@ mod tests {
         assert!(curve.is_no_row(0.6, 1.0, || 0.0) && curve.is_no_row(0.5, 1.0, || 1.3));
         assert!(!curve.is_no_row(0.5, 1.0, || 1.2) && !curve.is_no_row(0.9, 0.1, || 0.0));
         assert!(!RecallCurve::default().is_far(1e9, 10, 1.0));
+        let curve = RecallCurve { fullness: Some(0.5), ..RecallCurve::default() };
+        assert!(curve.is_thin(|| 0.3) && !curve.is_thin(|| 0.4));
+        assert!(!RecallCurve::default().is_thin(|| 0.0));
         assert!(!RecallCurve::default().is_apart(1e9));
     }
 }

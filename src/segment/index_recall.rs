@@ -219,6 +219,11 @@ impl IndexRecall {
         self.sample.is_no_row(at_10, share, apartness)
     }
 
+    /// See [`RecallCurve::is_thin`].
+    pub fn is_thin(&self, fullness: impl FnOnce() -> f32) -> bool {
+        self.sample.is_thin(fullness)
+    }
+
     /// See [`RecallCurve::tells_apart`].
     pub fn tells_apart(&self) -> bool {
         self.sample.tells_apart()

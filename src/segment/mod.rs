@@ -34,7 +34,7 @@ pub use index_recall::{BOOSTS, Band, FilteredRecall, IndexRecall, LiveRecall};
 pub use kinds::{KindSet, forward_array, value_at};
 pub use sealed::{Sealed, SegmentContext, segment_folder, segment_id};
 pub use search::{
-    Outcome, SegmentSearch, scan_growing, scan_sealed, scans_by_itself, search_index,
+    Outcome, SegmentSearch, scan_growing, scan_sealed, scans_by_itself, scans_thin, search_index,
 };
 pub use suspects::{Suspects, Trial};
 pub use told::{RecallSource, Told};

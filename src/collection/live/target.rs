@@ -10,7 +10,7 @@ use crate::native::Tuning;
 use crate::schema::{Effort, Likeness, RecallCurve, RecallPoint, VectorColumn};
 use crate::segment::{
     ColumnIndex, LiveRecall, Outcome, Sealed, SegmentSearch, Told, scan_sealed, scans_by_itself,
-    search_index,
+    scans_thin, search_index,
 };
 use crate::simd::Query;
 
@@ -63,7 +63,7 @@ impl Target<'_> {
     }
 
     pub fn search<'s>(
-        &self,
+        &'s self,
         vector: &'s [u8],
         query: &'s Query,
         (told, cancel): (&'s Told, &'s Cancel),
@@ -73,6 +73,7 @@ impl Target<'_> {
             query,
             metric: self.column.metric,
             column: self.place,
+            declared: self.column,
             scan_bytes_max: u64::MAX,
             allowed: None,
             k: MANY,
@@ -126,7 +127,11 @@ impl Target<'_> {
             false => Likeness::Like,
         };
         let mut at: Vec<[f32; 3]> = Vec::new();
-        for effort in self.ladder() {
+        let by_itself = SegmentSearch { effort: self.column.index.effort(), ..search };
+        if scans_thin(self.sealed, self.index, &by_itself) {
+            at.push([1.0; 3]);
+        }
+        for effort in self.ladder().into_iter().skip(at.len()) {
             // As much as the effort before found everything.
             if at.last().is_some_and(|shares| shares.iter().all(|share| *share >= 1.0)) {
                 at.push([1.0; 3]);

@@ -11,9 +11,9 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::index::{
     BREADTH, Best, Candidate, Cells, Codes, HnswGraph, Ranker, RowSet, WIDER, apartness, finalists,
-    is_scan_quicker, to_score,
+    fullness, is_scan_quicker, to_score,
 };
-use crate::schema::{Effort, Likeness, Metric, Trial, promise};
+use crate::schema::{Effort, Likeness, Metric, Trial, VectorColumn, promise};
 use crate::segment::column_index::{ColumnIndex, IndexBody};
 use crate::segment::index_recall::Among;
 use crate::segment::sealed::Sealed;
@@ -42,6 +42,8 @@ pub struct SegmentSearch<'a> {
     pub metric: Metric,
     /// The index column.
     pub column: usize,
+    /// Its declaration.
+    pub declared: &'a VectorColumn,
     /// Bytes that may be read to look at allowed rows one by one, where an index does not find them.
     pub scan_bytes_max: u64,
     /// The rows that may be found; `None` for all.
@@ -124,10 +126,11 @@ pub fn search_index(
     top: &mut impl Best,
 ) -> Result<Outcome> {
     let finding = Finding::new(sealed, index, search);
+    let is_thin = finding.is_thin();
     let mut likeness = search.likeness.unwrap_or_else(|| index.recall().likeness_at_first());
     loop {
         let trial = index.recall().trial(search.effort, search.k, likeness);
-        if finding.scans(trial) {
+        if finding.scans(trial) || is_thin && finding.can_scan() {
             return Ok(Outcome::Scan);
         }
         let (nodes, is_of_each) = match finding.meet(trial, likeness)? {
@@ -150,6 +153,9 @@ pub fn search_index(
         }
         match (is_of_each, finding.among) {
             (true, _) => search.told.note(Some(1.0), RecallSource::Exact, 0),
+            (false, _) if is_thin => {
+                search.told.note(None, RecallSource::Unmeasured, trial.candidates);
+            }
             (false, None) => {
                 let source = index.recall().source(likeness);
                 search.told.note(trial.expected, source, trial.candidates);
@@ -176,6 +182,12 @@ pub fn scans_by_itself(
     let is_told = likeness == Likeness::Unlike && index.recall().tells_far();
     is_told && finding.scan_bytes() <= SOON_BYTES
         || finding.scans(index.recall().trial(search.effort, search.k, likeness))
+}
+
+/// True where a query of which few numbers count is answered by a scan, by itself. See [`fullness`].
+pub fn scans_thin(sealed: &Sealed, index: &ColumnIndex, search: &SegmentSearch<'_>) -> bool {
+    let finding = Finding::new(sealed, index, search);
+    finding.is_thin() && finding.can_scan()
 }
 
 /// The live nodes that a walk found, nearest first by their ranks.
@@ -262,6 +274,19 @@ impl<'a> Finding<'a> {
         let is_kept =
             trial.is_enough || trial.expected.is_some_and(|share| share >= promise(target));
         !is_kept && trial.expected.is_some() && self.scan_bytes() <= SCAN_BYTES
+    }
+
+    /// True for a query that is promised what nothing measured holds for. See [`fullness`].
+    fn is_thin(&self) -> bool {
+        let search = self.search;
+        let is_promised = matches!(search.effort, Effort::Recall(_)) && search.likeness.is_none();
+        let of_query = || fullness(search.declared, search.vector);
+        is_promised && self.index.recall().is_thin(of_query)
+    }
+
+    /// True where a scan of all rows is bearable.
+    fn can_scan(&self) -> bool {
+        self.search.allowed.is_none() && self.scan_bytes() <= SCAN_BYTES
     }
 
     /// Bytes of codes or rows that a scan reads, roughly.
