@@ -169,7 +169,7 @@ impl Default for ComputeConfig {
             write_threads: 4,
             search_queue_max: 4_096,
             write_queue_max: 1_024,
-            live_recall_percent: 2,
+            live_recall_percent: 1,
         }
     }
 }
