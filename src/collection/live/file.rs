@@ -8,6 +8,8 @@ use crate::schema::{FilterParam, RawFilter};
 const MAGIC: &[u8; 8] = b"voisinq2";
 /// Of files without filters.
 const MAGIC_FIRST: &[u8; 8] = b"voisinq1";
+/// More than any query comes with: its own, and that of the rows it is asked among.
+const FILTERS_MAX: usize = 8;
 /// Tells one value from a list.
 const ONE: u8 = 0;
 const LIST: u8 = 1;
@@ -61,16 +63,16 @@ fn entry(decoder: &mut Decoder, has_filters: bool) -> Result<Entry, DecodeError>
     let column = decoder.u32()?;
     // A copy: it outlives the file.
     let vector = Bytes::copy_from_slice(&decoder.bytes()?);
-    let count = if has_filters { count(decoder)? } else { 0 };
+    let count = if has_filters { count(decoder, FILTERS_MAX)? } else { 0 };
     let filters = (0..count).map(|_| filter(decoder)).collect::<Result<_, _>>()?;
     Ok(Entry { column, vector, filters })
 }
 
-/// A number of things of which each takes a byte at least.
-fn count(decoder: &mut Decoder) -> Result<usize, DecodeError> {
+/// A number of things, so many at most.
+fn count(decoder: &mut Decoder, most: usize) -> Result<usize, DecodeError> {
     let count = decoder.u32()? as usize;
-    match count > decoder.left() {
-        true => Err(DecodeError::Truncated { wanted: count, left: decoder.left() }),
+    match count > most {
+        true => Err(DecodeError::Truncated { wanted: count, left: most }),
         false => Ok(count),
     }
 }
@@ -92,7 +94,10 @@ fn put_filter(file: &mut Vec<u8>, filter: &RawFilter) {
 
 fn filter(decoder: &mut Decoder) -> Result<RawFilter, DecodeError> {
     let text = decoder.text()?;
-    let params = (0..count(decoder)?).map(|_| param(decoder)).collect::<Result<_, _>>()?;
+    // Each takes a byte at least.
+    let most = decoder.left();
+    let count = count(decoder, most)?;
+    let params = (0..count).map(|_| param(decoder)).collect::<Result<_, _>>()?;
     Ok(RawFilter { text, params })
 }
 
@@ -154,6 +159,15 @@ mod tests {
             decode(&with_sum(file)),
             Some(vec![Entry { column: 2, vector, filters: Vec::new() }])
         );
+    }
+
+    #[test]
+    fn more_filters_than_a_query_has_are_no_file() {
+        let filter = RawFilter { text: "a".into(), params: Vec::new() };
+        let with =
+            |count| Entry { column: 0, vector: Bytes::new(), filters: vec![filter.clone(); count] };
+        assert!(decode(&encode([with(FILTERS_MAX)].into_iter())).is_some());
+        assert_eq!(decode(&encode([with(FILTERS_MAX + 1)].into_iter())), None);
     }
 
     #[test]
