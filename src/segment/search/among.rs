@@ -57,7 +57,7 @@ impl Finding<'_> {
         (ef, likeness): (usize, Likeness),
     ) -> Met {
         let k = self.search.k;
-        if self.boost() == EACH || self.is_thin() && self.allowed_bytes() <= SCAN_BYTES as u64 {
+        if self.boost() == EACH || self.is_thin && self.allowed_bytes() <= SCAN_BYTES as u64 {
             return self.look_or_wait(allowed, ranker);
         }
         let ef = ef.saturating_mul(self.boost());

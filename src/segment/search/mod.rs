@@ -126,11 +126,10 @@ pub fn search_index(
     top: &mut impl Best,
 ) -> Result<Outcome> {
     let finding = Finding::new(sealed, index, search);
-    let is_thin = finding.is_thin();
     let mut likeness = search.likeness.unwrap_or_else(|| index.recall().likeness_at_first());
     loop {
         let trial = index.recall().trial(search.effort, search.k, likeness);
-        if finding.scans(trial) || is_thin && finding.can_scan() {
+        if finding.scans(trial) || finding.scans_thin() {
             return Ok(Outcome::Scan);
         }
         let (nodes, is_of_each) = match finding.meet(trial, likeness)? {
@@ -153,7 +152,7 @@ pub fn search_index(
         }
         match (is_of_each, finding.among) {
             (true, _) => search.told.note(Some(1.0), RecallSource::Exact, 0),
-            (false, _) if is_thin => {
+            (false, _) if finding.is_thin => {
                 search.told.note(None, RecallSource::Unmeasured, trial.candidates);
             }
             (false, None) => {
@@ -186,8 +185,7 @@ pub fn scans_by_itself(
 
 /// True where a query of which few numbers count is answered by a scan, by itself. See [`fullness`].
 pub fn scans_thin(sealed: &Sealed, index: &ColumnIndex, search: &SegmentSearch<'_>) -> bool {
-    let finding = Finding::new(sealed, index, search);
-    finding.is_thin() && finding.can_scan()
+    Finding::new(sealed, index, search).scans_thin()
 }
 
 /// The live nodes that a walk found, nearest first by their ranks.
@@ -223,6 +221,8 @@ struct Finding<'a> {
     allowed: usize,
     /// How hard to search among these.
     among: Option<Among>,
+    /// So few numbers of the query count that nothing measured holds for what it is promised. See [`fullness`].
+    is_thin: bool,
 }
 
 impl<'a> Finding<'a> {
@@ -232,7 +232,10 @@ impl<'a> Finding<'a> {
         let allowed = search.allowed.map(|set| index.nodes_of(set.len(), sealed.rows()));
         let code_bytes = index.codes().map_or(search.vector.len(), Codes::row_bytes);
         let share = allowed.map(|nodes| nodes as f64 / index.nodes().max(1) as f64);
+        let is_promised = matches!(search.effort, Effort::Recall(_)) && search.likeness.is_none();
+        let of_query = || fullness(search.declared, search.vector);
         Finding {
+            is_thin: is_promised && index.recall().is_thin(of_query),
             sealed,
             index,
             search,
@@ -276,17 +279,9 @@ impl<'a> Finding<'a> {
         !is_kept && trial.expected.is_some() && self.scan_bytes() <= SCAN_BYTES
     }
 
-    /// True for a query that is promised what nothing measured holds for. See [`fullness`].
-    fn is_thin(&self) -> bool {
-        let search = self.search;
-        let is_promised = matches!(search.effort, Effort::Recall(_)) && search.likeness.is_none();
-        let of_query = || fullness(search.declared, search.vector);
-        is_promised && self.index.recall().is_thin(of_query)
-    }
-
-    /// True where a scan of all rows is bearable.
-    fn can_scan(&self) -> bool {
-        self.search.allowed.is_none() && self.scan_bytes() <= SCAN_BYTES
+    /// True for a thin query that a scan of all rows is bearable for.
+    fn scans_thin(&self) -> bool {
+        self.is_thin && self.search.allowed.is_none() && self.scan_bytes() <= SCAN_BYTES
     }
 
     /// Bytes of codes or rows that a scan reads, roughly.
