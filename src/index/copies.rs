@@ -96,22 +96,10 @@ impl Copies {
 mod tests {
     use super::*;
 
-    struct Rows(Vec<Vec<u8>>);
-
-    impl Vectors for Rows {
-        fn count(&self) -> usize {
-            self.0.len()
-        }
-
-        fn vector(&self, node: u32) -> &[u8] {
-            &self.0[node as usize]
-        }
-    }
-
     #[test]
     fn the_first_of_identical_vectors_stands_for_all() {
         let rows = [1u8, 2, 1, 3, 2, 1, 4].map(|byte| vec![byte; 40]);
-        let mut copies = Copies::of(&Rows(rows.to_vec())).expect("there are copies");
+        let mut copies = Copies::of(&&rows[..]).expect("there are copies");
         let leaders: Vec<Option<u32>> = (0..7).map(|node| copies.leader(node)).collect();
         assert_eq!(leaders, [None, None, Some(0), None, Some(1), Some(0), None]);
         let mut followers: Vec<_> = copies.followers().collect();
@@ -122,6 +110,6 @@ mod tests {
         assert_eq!(copies.members(group), [5, 2, 0]);
         assert_eq!(copies.leader(5), Some(0));
         assert_eq!((copies.group(3), copies.members(99)), (None, &[][..]));
-        assert!(Copies::of(&Rows(vec![vec![1], vec![2]])).is_none());
+        assert!(Copies::of(&&[vec![1], vec![2]][..]).is_none());
     }
 }

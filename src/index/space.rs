@@ -17,6 +17,18 @@ pub trait Vectors: Sync {
     fn vector(&self, node: u32) -> &[u8];
 }
 
+/// Rows of tests.
+#[cfg(test)]
+impl Vectors for &[Vec<u8>] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn vector(&self, node: u32) -> &[u8] {
+        &self[node as usize]
+    }
+}
+
 /// A symmetric distance between nodes.
 ///
 /// The inner product is none: rows would link to the longest rows only, and most would be linked to by

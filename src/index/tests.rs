@@ -52,18 +52,6 @@ fn random(
     (0..count).map(|_| row()).collect()
 }
 
-struct Rows<'a>(&'a [Vec<u8>]);
-
-impl Vectors for Rows<'_> {
-    fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    fn vector(&self, node: u32) -> &[u8] {
-        &self.0[node as usize]
-    }
-}
-
 fn params(column: &VectorColumn) -> GraphParams {
     GraphParams {
         element: column.element,
@@ -82,8 +70,7 @@ fn file(
     rows: &[Vec<u8>],
     base: Option<&[u8]>,
 ) -> Vec<u8> {
-    let rows = Rows(rows);
-    match codes(column, rows.0) {
+    match codes(column, rows) {
         Some(codes) => file_of(params, &CodeSpace::new(&codes, column, &rows), &rows, base),
         None => file_of(params, &RowSpace::new(column, &rows), &rows, base),
     }
@@ -92,7 +79,7 @@ fn file(
 fn file_of(
     params: &GraphParams,
     space: &impl Space,
-    rows: &Rows<'_>,
+    rows: &&[Vec<u8>],
     base: Option<&[u8]>,
 ) -> Vec<u8> {
     let base = base.map(|bytes| read_links(bytes, params).expect("sound bytes"));
@@ -112,7 +99,7 @@ fn file_of(
     assert!(nodes.is_empty() || !builder.link(&nodes, &run), "a stop ends the build");
     let mut bytes = Vec::new();
     let graph = GraphFile { params, levels: builder.levels(), entry: builder.entry() };
-    graph.write(&mut bytes, builder.all_links(), rows.0.iter()).expect("fits").expect("written");
+    graph.write(&mut bytes, builder.all_links(), rows.iter()).expect("fits").expect("written");
     bytes
 }
 
@@ -312,7 +299,7 @@ fn rows_with_a_few_large_numbers_are_ranked_as_others_are() {
         if metric == Metric::InnerProduct {
             continue;
         }
-        let space = CodeSpace::new(&codes, &column, &Rows(&rows));
+        let space = CodeSpace::new(&codes, &column, &&rows[..]);
         let mut center = space.center();
         for node in 0..20u32 {
             space.set(&mut center, node);
@@ -529,7 +516,7 @@ fn every_node_is_in_one_cell_and_those_near_are_met_first() {
         let rows = random(&column, ROWS, (0.0, 1.0), &mut rng);
         let graph = built(&column, &rows);
         let codes = codes(&column, &rows).expect("they serve");
-        let space = CodeSpace::new(&codes, &column, &Rows(&rows));
+        let space = CodeSpace::new(&codes, &column, &&rows[..]);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
         let (stop, counter) = (AtomicBool::new(false), AtomicU64::new(0));
         let run = BuildRun { pool: &pool, stop: &stop, done: &counter, held: &counter };

@@ -53,10 +53,9 @@ fn nearest_of_some<V: Vectors>(
         rows.clear();
         nodes.clone().for_each(|node| rows.extend_from_slice(vectors.vector(node)));
         for ((query, hidden), nearest) in queries.iter().zip(&mut nearest) {
-            scores.clear();
             scores.resize(nodes.len(), f32::INFINITY);
             if !query.distances(&rows, &mut scores) {
-                continue;
+                scores.fill(f32::INFINITY);
             }
             for (node, score) in (first..).zip(&scores) {
                 let score = if score.is_nan() { f32::INFINITY } else { *score };
@@ -79,25 +78,14 @@ mod tests {
     use super::*;
     use crate::schema::{ElementType, Metric};
 
-    struct Rows(Vec<Vec<u8>>);
-
-    impl Vectors for Rows {
-        fn count(&self) -> usize {
-            self.0.len()
-        }
-
-        fn vector(&self, node: u32) -> &[u8] {
-            &self.0[node as usize]
-        }
-    }
-
     fn bytes(numbers: &[f32]) -> Vec<u8> {
         numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
     }
 
     #[test]
     fn each_query_gets_its_own_neighbours_whatever_the_block() {
-        let rows = Rows((0..3_000).map(|at| bytes(&[at as f32, 0.0])).collect());
+        let rows: Vec<Vec<u8>> = (0..3_000).map(|at| bytes(&[at as f32, 0.0])).collect();
+        let rows = &rows[..];
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads start");
         let (stop, done, held) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         let run = BuildRun { pool: &pool, stop: &stop, done: &done, held: &held };
