@@ -84,15 +84,19 @@ async fn filled(
 
 async fn ask(collection: &Arc<Collection>, vector: &[f32], topk: u32, exact: bool) -> KnnReply {
     let pairs = if exact { vec![("exact".to_owned(), "true".to_owned())] } else { Vec::new() };
-    let request = KnnRequest {
+    let params = Some(SearchParams::from_text(&pairs));
+    collection.query(KnnRequest { topk, params, ..of(vector) }).await.unwrap()
+}
+
+/// A request for what is nearest to a vector.
+fn of(vector: &[f32]) -> KnnRequest {
+    KnnRequest {
         column: "v".into(),
-        topk,
+        topk: 10,
         vectors: RawQueryVectors::Bytes(engine::floats(vector)),
         batch_count: 1,
-        params: Some(SearchParams::from_text(&pairs)),
         ..KnnRequest::default()
-    };
-    collection.query(request).await.unwrap()
+    }
 }
 
 /// The mean share of the `topk` nearest that is found by default.
@@ -271,12 +275,8 @@ fn queries_with_filters_are_measured() {
         let database = open(&disk, &config()).unwrap();
         let collection = filled(&database, "SquaredEuclidean", &rows).await;
         let asked = |vector: &[f32], least: u64| KnnRequest {
-            column: "v".into(),
-            topk: 10,
-            vectors: RawQueryVectors::Bytes(engine::floats(vector)),
-            batch_count: 1,
             filter: Some(Ok(RawFilter { text: format!("_key >= {least}"), params: Vec::new() })),
-            ..KnnRequest::default()
+            ..of(vector)
         };
         let reply = collection.query(asked(&rows[0], 50)).await.unwrap();
         assert_eq!((reply.recall_source, reply.expected_recall), (RecallSource::Unmeasured, None));
@@ -308,6 +308,47 @@ fn queries_with_filters_are_measured() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         database.close();
+    });
+}
+
+#[test]
+fn rows_around_a_query_that_may_not_be_found_hide_no_others() {
+    runtime().block_on(async {
+        // A few far outside, by which nothing else is far.
+        let rng = &mut StdRng::seed_from_u64(9);
+        let zero = [0.0; 64];
+        let centres: Vec<Vec<f32>> = (0..200).map(|_| gaussian(rng, &zero, 1.0)).collect();
+        let mut rows: Vec<Vec<f32>> =
+            (0..20_000).map(|place| gaussian(rng, &centres[place % 200], 0.4)).collect();
+        for row in rows.iter_mut().step_by(90) {
+            let times = rng.random_range(10.0..100.0);
+            row.iter_mut().for_each(|number| *number *= times);
+        }
+        // Keys are in order of the distance from a row, so that a bound leaves a hole around it.
+        let place = rows[1].clone();
+        let distance =
+            |row: &[f32]| -> f32 { row.iter().zip(&place).map(|(a, b)| (a - b).powi(2)).sum() };
+        rows.sort_by(|one, other| distance(one).total_cmp(&distance(other)));
+        let collection = indexed("SquaredEuclidean", &rows).await;
+        for topk in [1, 10, 100] {
+            let mut found = 0;
+            for turn in 0..40 {
+                let (one, other) = (&rows[turn * 8], &rows[turn * 7 + 3]);
+                let middle: Vec<f32> = one.iter().zip(other).map(|(a, b)| (a + b) / 2.0).collect();
+                let request = |exact: bool| KnnRequest {
+                    topk,
+                    filter: Some(Ok(RawFilter { text: "_key >= 2000".into(), params: Vec::new() })),
+                    params: Some(Ok(SearchParams { exact, ..SearchParams::default() })),
+                    ..of(&middle)
+                };
+                let exact = collection.query(request(true)).await.unwrap();
+                let edge = exact.results[0].last().unwrap().score;
+                let reply = collection.query(request(false)).await.unwrap();
+                found += reply.results[0].iter().filter(|hit| hit.score <= edge).count();
+            }
+            let share = found as f64 / f64::from(40 * topk);
+            assert!(share >= 0.95, "{share} of the {topk} nearest");
+        }
     });
 }
 

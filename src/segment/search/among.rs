@@ -154,6 +154,8 @@ impl Finding<'_> {
         (ef, mut likeness, share): (usize, Likeness, f64),
     ) -> Option<Met> {
         let (k, recall) = (self.search.k, self.index.recall());
+        let is_explicit = matches!(self.search.effort, Effort::Candidates(_));
+        let can_scan = self.allowed_bytes() <= SCAN_BYTES as u64;
         let mut ef = (ef as f64 / share.sqrt()).max(EXPECTED * k as f64 / share) as usize;
         let mut found = Found::default();
         for _ in 0..ROUNDS {
@@ -172,7 +174,16 @@ impl Finding<'_> {
                 true
             });
             if found.len() < k {
-                return None;
+                // What may not be found lies around the query. A walk among the others alone ends at the
+                // first of its edge, not at the nearest.
+                if is_explicit || !can_scan || met < ef {
+                    return None;
+                }
+                ef = ef.saturating_mul(WIDER);
+                if is_scan_quicker(ef, graph.width(), self.allowed) {
+                    break;
+                }
+                continue;
             }
             if self.is_away(&found.nodes, share) {
                 if self.allowed_bytes() <= FAR_BYTES {
@@ -184,8 +195,6 @@ impl Finding<'_> {
             }
             let trial = recall.trial(self.search.effort, of_kth, likeness);
             let wanted = trial.candidates;
-            let is_explicit = matches!(self.search.effort, Effort::Candidates(_));
-            let can_scan = self.allowed_bytes() <= SCAN_BYTES as u64;
             if !is_explicit && !trial.is_enough && trial.expected.is_some() && can_scan {
                 break;
             }
