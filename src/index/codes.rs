@@ -2,8 +2,8 @@
 //!
 //! Scalar quantization with one step for all dimensions, so that sums of integers rank as distances
 //! do. The mean of each dimension is taken off first, which no ranking notices, and the step is chosen
-//! so that nearly all of a sample lies within 127 steps; what lies beyond is cut, and kept apart where it is
-//! much ([`Cut`]). Rows of bytes are their own codes and rank exactly.
+//! so that nearly all of a sample lies within 127 steps; what lies beyond is cut, and kept apart
+//! ([`Cut`]). Rows of bytes are their own codes and rank exactly.
 //!
 //! Codes rank; they do not score. Whoever uses them scores the finalists from the stored rows.
 
@@ -19,8 +19,8 @@ const SAMPLE_NUMBERS: usize = 1 << 20;
 const SAMPLE_ROWS: (usize, usize) = (256, 8_192);
 /// The share of the sample's numbers that may lie beyond 127 steps.
 const CUT_SHARE: f64 = 1e-4;
-/// Rests of a row are kept where they are more than this share of what rows are from their mean, squared.
-const KEPT_REST: f32 = 0.01;
+/// What was cut off a row is much where it is more than this share of what rows are from their mean, squared.
+const MUCH_CUT: f32 = 0.01;
 /// Dimensions up to this are ranked as well by the stored rows, which take two cache lines at most.
 const DIMENSION_MIN: usize = 32;
 /// The check whether codes can tell rows apart: rows asked for, rows looked at, neighbours wanted,
@@ -56,8 +56,10 @@ pub struct Codes {
     squares: Vec<f32>,
     /// How far each row is from its codes at most, in steps, for the same.
     errors: Vec<f32>,
-    /// What was cut off rows, where it is much.
+    /// What was cut off rows.
     cut: Box<Cut>,
+    /// It is much of some row.
+    is_much_cut: bool,
     /// `squares` are nothing but the sums that they say.
     has_plain_squares: bool,
     /// The mean of the sums of the squares of rows' codes.
@@ -150,11 +152,12 @@ impl Codes {
         }
         let mean_square = sum_of_squares as f32 / count.max(1) as f32;
         let is_much = |(_, rests): &(u32, Box<[Rest]>)| {
-            rests.iter().map(|rest| rest.steps.powi(2)).sum::<f32>() > KEPT_REST * mean_square
+            rests.iter().map(|rest| rest.steps.powi(2)).sum::<f32>() > MUCH_CUT * mean_square
         };
-        let cut = Box::new(Cut::new(rests.into_iter().filter(is_much)));
+        let is_much_cut = rests.iter().any(is_much);
+        let cut = Box::new(Cut::new(rests.into_iter()));
         let quantizer = quantizer.clone();
-        Codes { quantizer, rows, squares, errors, cut, has_plain_squares, mean_square }
+        Codes { quantizer, rows, squares, errors, cut, is_much_cut, has_plain_squares, mean_square }
     }
 
     /// Whether the nearest of these rows, which `rows` are, are near by their codes too.
@@ -311,9 +314,9 @@ impl Codes {
         }
     }
 
-    /// The same for the distances of rows to one of them.
+    /// The same for the distances of rows to one of them, by which rows are linked: links bear a little.
     pub(super) fn mend_between(&self, center: u32, ids: &[u32], ranks: &mut [f32]) {
-        if self.cut.is_empty() {
+        if !self.is_much_cut {
             return;
         }
         let of_center = self.cut.of(center);

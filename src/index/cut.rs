@@ -1,6 +1,6 @@
 //! What codes cut off. Their step suits nearly all numbers; the few that are larger lie beyond the codes'
-//! range. Rows of which much was cut keep the rest beside their codes, so that their ranks are as true as
-//! those of others.
+//! range. Rows of which something was cut keep the rest beside their codes, so that their ranks are as true
+//! as those of others: even a little of one large number is more than the noise of rounding.
 
 use hashbrown::HashMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Rest {
     pub steps: f32,
 }
 
-/// The rests of those rows of which much was cut.
+/// The rests of those rows of which something was cut.
 #[derive(Debug, Default)]
 pub(super) struct Cut {
     /// A bit for each row, up to the last that has rests.

@@ -313,6 +313,48 @@ fn rows_with_a_few_large_numbers_are_ranked_as_others_are() {
     }
 }
 
+/// Large numbers are cut, and of sparse rows these tell most.
+#[test]
+fn ranks_are_off_by_no_more_than_they_say() {
+    for metric in
+        [Metric::SquaredEuclidean, Metric::Cosine, Metric::InnerProduct, Metric::Manhattan]
+    {
+        let column = column(ElementType::Fp32, metric, 200);
+        let mut rng = StdRng::seed_from_u64(12);
+        let mut rows = random(&column, ROWS, (0.0, 1.0), &mut rng);
+        let number =
+            |row: &[u8], at: usize| f32::from_le_bytes(row[at..at + 4].try_into().unwrap());
+        for row in &mut rows {
+            for at in (0..row.len()).step_by(4) {
+                let is_zero = rng.random_range(0..20) > 0;
+                let large = if is_zero { 0.0 } else { number(row, at).abs().powi(2) };
+                row[at..at + 4].copy_from_slice(&large.to_le_bytes());
+            }
+        }
+        let codes = codes(&column, &rows).expect("floats have codes");
+        let ids: Vec<u32> = (0..ROWS as u32).collect();
+        let mut ranks = Vec::new();
+        for (turn, row) in rows[..40].iter().enumerate() {
+            // A row, what is opposite to it, and nearly nothing.
+            let times = [1.0, -1.0, 0.001][turn % 3];
+            let numbers = (0..row.len()).step_by(4).map(|at| times * number(row, at));
+            let query: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
+            let ranker = codes.ranker(&query);
+            ranker.rank(&ids, &mut ranks);
+            let scores = scores(&column, &rows, &query);
+            let mut order = ids.clone();
+            order.sort_by(|a, b| scores[*a as usize].total_cmp(&scores[*b as usize]));
+            let mut highest = f32::NEG_INFINITY;
+            for node in order {
+                let rank = ranks[node as usize];
+                highest = highest.max(rank);
+                let off = (highest - rank) / ranker.deviation(rank);
+                assert!(off < 8.0, "{metric:?} {times}: a nearer row is {off} deviations behind");
+            }
+        }
+    }
+}
+
 /// A query far outside the rows' range must not be cut to it: that would turn its direction.
 #[test]
 fn a_query_far_away_finds_its_nearest_rows() {
