@@ -78,15 +78,19 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
                 let (one, other) = (self.row(), self.row());
                 one.iter().zip(&other).map(|(a, b)| (a + b) / 2.0).collect()
             }
-            ProbeKind::Noise => self.noise(1.0),
+            ProbeKind::Noise => {
+                let rng = &mut self.rng;
+                self.spread.iter().map(|(mean, own)| mean + own * normal(rng)).collect()
+            }
             // Lengths of queries do not change the order of inner products and cosines, but rows lie in few
-            // directions, perhaps, and what is far away in any.
-            ProbeKind::Far => self.noise(FAR),
+            // directions, perhaps, and what is far away in any, by rare numbers as by frequent ones.
+            ProbeKind::Far => {
+                let (far, rng) = (FAR * self.deviation(), &mut self.rng);
+                self.spread.iter().map(|(mean, _)| mean + far * normal(rng)).collect()
+            }
             ProbeKind::Moved => {
-                let variances = self.spread.iter().map(|(_, deviation)| deviation * deviation);
-                let mean = variances.sum::<f64>() / self.spread.len().max(1) as f64;
-                let row = self.row();
-                row.iter().map(|x| x + MOVED * mean.sqrt()).collect::<Vec<f64>>()
+                let moved = MOVED * self.deviation();
+                self.row().iter().map(|x| x + moved).collect::<Vec<f64>>()
             }
         };
         Some(encode_numbers(self.column.element, numbers.into_iter()))
@@ -104,11 +108,10 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
         floats.into_iter().map(f64::from).collect()
     }
 
-    /// Normally distributed numbers around the mean of each dimension.
-    fn noise(&mut self, times: f64) -> Vec<f64> {
-        let rng = &mut self.rng;
-        let one = |(mean, deviation): &(f64, f64)| mean + times * deviation * normal(rng);
-        self.spread.iter().map(one).collect()
+    /// The standard deviation of all numbers from the means of their dimensions.
+    fn deviation(&self) -> f64 {
+        let variances = self.spread.iter().map(|(_, deviation)| deviation * deviation);
+        (variances.sum::<f64>() / self.spread.len().max(1) as f64).sqrt()
     }
 
     fn make_bits(&mut self, kind: ProbeKind) -> Option<Bytes> {

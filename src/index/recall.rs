@@ -241,9 +241,10 @@ impl Tried<'_, '_> {
         shares.iter().sum::<f32>() / shares.len() as f32
     }
 
-    /// The mean, where they are enough to tell anything.
+    /// The mean; of few as if others were with them that found all, as these few tell little.
     fn mean_of_many(shares: &[f32]) -> f32 {
-        if shares.len() < PART_MIN { 1.0 } else { Self::mean(shares) }
+        let others = PART_MIN.saturating_sub(shares.len()) as f32;
+        (shares.iter().sum::<f32>() + others) / (shares.len() as f32 + others)
     }
 
     /// The mean, a little lower: they find all or nothing, often, and are few, so that the mean of all is a
