@@ -279,8 +279,9 @@ class Collection:
         """What changes while the server works on it, whether rows wait, and whether it says that it is done."""
         stats = self.calls.Stats(collection=self.name)
         indexing = stats.indexing
+        # Settled rows may wait for more to come: nothing is about to be done with them.
         has_settled = "settled" in indexing.DESCRIPTOR.fields_by_name
-        waits = bool(indexing.rows_waiting or indexing.rows_linking or has_settled and not indexing.settled)
+        waits = not indexing.settled if has_settled else bool(indexing.rows_waiting or indexing.rows_linking)
         return (stats.segments, stats.file_bytes, indexing.rows_waiting, indexing.rows_linked), waits
 
     def ask(self, queries, k, expression, target):
