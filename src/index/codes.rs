@@ -58,8 +58,6 @@ pub struct Codes {
     errors: Vec<f32>,
     /// What was cut off rows.
     cut: Box<Cut>,
-    /// It is much of some row.
-    is_much_cut: bool,
     /// `squares` are nothing but the sums that they say.
     has_plain_squares: bool,
     /// The mean of the sums of the squares of rows' codes.
@@ -151,13 +149,9 @@ impl Codes {
             }
         }
         let mean_square = sum_of_squares as f32 / count.max(1) as f32;
-        let is_much = |(_, rests): &(u32, Box<[Rest]>)| {
-            rests.iter().map(|rest| rest.steps.powi(2)).sum::<f32>() > MUCH_CUT * mean_square
-        };
-        let is_much_cut = rests.iter().any(is_much);
-        let cut = Box::new(Cut::new(rests.into_iter()));
+        let cut = Box::new(Cut::new(rests.into_iter(), MUCH_CUT * mean_square));
         let quantizer = quantizer.clone();
-        Codes { quantizer, rows, squares, errors, cut, is_much_cut, has_plain_squares, mean_square }
+        Codes { quantizer, rows, squares, errors, cut, has_plain_squares, mean_square }
     }
 
     /// Whether the nearest of these rows, which `rows` are, are near by their codes too.
@@ -316,12 +310,16 @@ impl Codes {
 
     /// The same for the distances of rows to one of them, by which rows are linked: links bear a little.
     pub(super) fn mend_between(&self, center: u32, ids: &[u32], ranks: &mut [f32]) {
-        if !self.is_much_cut {
+        if self.cut.is_little() {
             return;
         }
         let of_center = self.cut.of(center);
+        let is_much = self.cut.may_be_much(center);
         let is_square = self.quantizer.metric != Metric::Manhattan;
         for (id, rank) in ids.iter().zip(ranks) {
+            if !is_much && !self.cut.may_be_much(*id) {
+                continue;
+            }
             let of_row = self.cut.of(*id);
             let difference = |dimension: u32| {
                 let code = |row: u32| f64::from(self.rows.code(row, dimension));

@@ -18,22 +18,53 @@ pub(super) struct Rest {
 pub(super) struct Cut {
     /// A bit for each row, up to the last that has rests.
     bits: Vec<u64>,
+    /// A bit for each 64 rows with one of which much was cut: so few that they stay in the cache.
+    much: Vec<u64>,
     rests: HashMap<u32, Box<[Rest]>>,
 }
 
+/// Where a row has its bit.
+fn place(row: u32) -> (usize, u64) {
+    (row as usize / 64, 1 << (row % 64))
+}
+
+fn set(bits: &mut Vec<u64>, row: u32) {
+    let (place, bit) = place(row);
+    if place >= bits.len() {
+        bits.resize(place + 1, 0);
+    }
+    bits[place] |= bit;
+}
+
+fn is_set(bits: &[u64], row: u32) -> bool {
+    let (place, bit) = place(row);
+    bits.get(place).is_some_and(|bits| bits & bit != 0)
+}
+
 impl Cut {
-    /// Of rows with their rests, at most one entry for a row.
-    pub fn new(rows: impl Iterator<Item = (u32, Box<[Rest]>)>) -> Cut {
+    /// Of rows with their rests, at most one entry for a row. It is much where the squares of these sum up to more
+    /// than `much`.
+    pub fn new(rows: impl Iterator<Item = (u32, Box<[Rest]>)>, much: f32) -> Cut {
         let mut cut = Cut::default();
         for (row, rests) in rows {
-            let place = row as usize / 64;
-            if place >= cut.bits.len() {
-                cut.bits.resize(place + 1, 0);
+            set(&mut cut.bits, row);
+            if rests.iter().map(|rest| rest.steps.powi(2)).sum::<f32>() > much {
+                set(&mut cut.much, row / 64);
             }
-            cut.bits[place] |= 1 << (row % 64);
             cut.rests.insert(row, rests);
         }
         cut
+    }
+
+    /// True where much was cut off no row.
+    pub fn is_little(&self) -> bool {
+        self.much.is_empty()
+    }
+
+    /// True for rows of which much was cut, and a few others.
+    #[inline]
+    pub fn may_be_much(&self, row: u32) -> bool {
+        is_set(&self.much, row / 64)
     }
 
     /// True where nothing is kept.
@@ -44,14 +75,13 @@ impl Cut {
     /// The rests of a row; nothing for most.
     #[inline]
     pub fn of(&self, row: u32) -> &[Rest] {
-        let has = self.bits.get(row as usize / 64).is_some_and(|bits| bits >> (row % 64) & 1 == 1);
-        if has { self.rests.get(&row).map_or(&[], |rests| rests) } else { &[] }
+        if is_set(&self.bits, row) { self.rests.get(&row).map_or(&[], |rests| rests) } else { &[] }
     }
 
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         let rests: usize = self.rests.values().map(|rests| size_of_val(&**rests)).sum();
-        self.bits.capacity() * 8 + self.rests.allocation_size() + rests
+        (self.bits.capacity() + self.much.capacity()) * 8 + self.rests.allocation_size() + rests
     }
 }
 
@@ -77,7 +107,9 @@ mod tests {
     #[test]
     fn rows_have_the_rests_that_they_were_given() {
         let rest = |steps| Box::from([Rest { dimension: 3, steps }]);
-        let cut = Cut::new([(5, rest(1.5)), (200, rest(-2.0))].into_iter());
+        let cut = Cut::new([(5, rest(1.5)), (200, rest(-2.0))].into_iter(), 3.0);
+        assert!(cut.may_be_much(200) && !cut.may_be_much(5) && !cut.is_little());
+        assert!(Cut::new([(5, rest(1.5))].into_iter(), 3.0).is_little());
         assert!(!cut.is_empty() && Cut::default().is_empty());
         assert_eq!(cut.of(200), [Rest { dimension: 3, steps: -2.0 }]);
         assert_eq!(cut.of(5)[0].steps, 1.5);
