@@ -26,6 +26,11 @@ pub(super) struct Asked {
     pub filter: Option<SharedFilter>,
 }
 
+/// How many queries like this one are kept of a column.
+fn room(vector: &Bytes) -> usize {
+    (KEPT_BYTES / vector.len().max(1)).clamp(ENOUGH, KEPT)
+}
+
 /// The queries kept of one column: of all that were offered, each with the same chance at first, and
 /// newer ones with a larger one later.
 #[derive(Default)]
@@ -35,8 +40,12 @@ struct Reservoir {
 }
 
 impl Reservoir {
+    fn is_full(&self) -> bool {
+        self.kept.first().is_none_or(|asked| self.kept.len() >= room(&asked.vector))
+    }
+
     fn add(&mut self, vector: Bytes, filter: Option<SharedFilter>) {
-        let room = (KEPT_BYTES / vector.len().max(1)).clamp(ENOUGH, KEPT);
+        let room = room(&vector);
         let asked = Asked { number: self.next, vector, filter };
         self.next += 1;
         match self.kept.len() < room {
@@ -72,6 +81,11 @@ impl Kept {
     /// Some are wanted again.
     pub fn want(&self) {
         self.wanted.store(TAKEN, Ordering::Relaxed);
+    }
+
+    /// True unless queries of a column were kept, and fewer than it has room for.
+    pub fn is_full(&self) -> bool {
+        self.columns.iter().all(|reservoir| reservoir.lock().is_full())
     }
 
     /// True where more are wanted.

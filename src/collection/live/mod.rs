@@ -93,13 +93,18 @@ impl LiveQueries {
         kept.offer(plan.column, plan.vectors.iter().map(|vector| &vector[..]), filter);
     }
 
-    /// Begins another interval: how much may be measured, and how many queries are taken.
+    /// Begins another interval: how much may be measured, and whether more queries are taken. While some of
+    /// those kept are not measured yet they stay: else none would ever be, where measuring takes long.
     fn turn(&self) {
         if self.share <= 0.0 {
             return;
         }
-        self.plain.want();
-        self.filtered.want();
+        let is_done = self.done.lock().0 == self.taken();
+        for kept in [&self.plain, &self.filtered] {
+            if is_done || !kept.is_full() {
+                kept.want();
+            }
+        }
         let mut budget = self.budget.lock();
         let passed = budget.seen.elapsed();
         budget.seen = Instant::now();
@@ -321,5 +326,46 @@ impl Collection {
                 tracing::warn!(path = %path.display(), "the queries kept are not readable, and left out");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::schema::{DeclaredType, ElementType, NewCollection, NewColumn, SchemaLimits};
+
+    #[test]
+    fn what_was_not_measured_yet_is_not_replaced() {
+        let column = NewColumn {
+            name: "v".into(),
+            index_type: 1,
+            data_type: DeclaredType::Vector(ElementType::Fp32),
+            dimension: 2,
+            ..NewColumn::default()
+        };
+        let new = NewCollection { name: "c".into(), columns: vec![column], ..Default::default() };
+        let limits = SchemaLimits { dimension_max: 1024, columns_max: 16 };
+        let schema = CollectionSchema::new(new, &limits, |_| false).expect("a valid schema");
+        let live = LiveQueries::new(&schema, 0.01);
+        let ask = || {
+            let vector = [0; 8];
+            live.plain.offer(0, (0..100).map(|_| &vector[..]), None);
+            live.taken()
+        };
+        let first = ask();
+        assert!((1..100).contains(&first), "some of those that were asked");
+        live.turn();
+        assert!(ask() > first, "there is room for more");
+        while !live.plain.is_full() {
+            live.plain.add(0, Bytes::from_static(&[0; 8]), None);
+        }
+        let taken = live.taken();
+        live.turn();
+        assert_eq!(ask(), taken);
+        *live.done.lock() = (taken, Vec::new());
+        live.turn();
+        assert!(ask() > taken);
     }
 }
