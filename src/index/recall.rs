@@ -400,7 +400,6 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             }
             points
         };
-        let rows = points(None);
         curve.points = points(signs.first().copied());
         // The stricter the signs, the fewer pass for rows, and the more rows are searched as others are.
         let mut best = f64::INFINITY;
@@ -424,9 +423,6 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
                     ..reach
                 });
             }
-        }
-        if curve.points != rows {
-            curve.rows = rows;
         }
         Some(curve)
     }

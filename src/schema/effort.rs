@@ -93,9 +93,6 @@ pub struct RecallCurve {
     /// The measurements; empty where there are none. Of queries like the rows: of the rows themselves and of those
     /// others that pass for rows, what is found of the worst.
     pub points: Vec<RecallPoint>,
-    /// The same of rows alone, where others pass for rows.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rows: Vec<RecallPoint>,
     /// Where scores are distances, how far neighbours are.
     pub reach: Option<Reach>,
     /// Rows scored exactly while measuring, as times k.
@@ -140,12 +137,6 @@ impl RecallCurve {
             return Trial { candidates, expected: None, is_enough: like.is_enough };
         }
         trial(self.points_of(likeness), effort, k)
-    }
-
-    /// The same for queries of which it is known that they are found as well as rows are.
-    pub fn trial_of_rows(&self, effort: Effort, k: usize) -> Trial {
-        let points = if self.rows.is_empty() { &self.points } else { &self.rows };
-        trial(points, effort, k)
     }
 
     /// How a query is searched for until more is known of it: where scores do not tell whether it is like

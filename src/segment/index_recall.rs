@@ -8,8 +8,6 @@ use arc_swap::ArcSwapOption;
 use super::told::RecallSource;
 use crate::schema::{Effort, Likeness, RecallCurve, Trial};
 
-/// So many queries like the rows that were really asked tell how hard such queries are.
-const MANY_LIVE: u32 = 64;
 /// How many times as hard as without a filter is searched among some rows alone; where that is not enough,
 /// each of them is looked at.
 pub const BOOSTS: [usize; 2] = [1, 4];
@@ -162,12 +160,8 @@ impl IndexRecall {
         let Some(live) = live.as_ref().filter(|live| live.curve.is_measured(likeness)) else {
             return self.sample.trial(effort, k, likeness);
         };
-        // The next query may be unlike those before it: live ones make searches harder, and only where they are
-        // many say that it takes no more than rows do.
-        let sample = match likeness == Likeness::Like && live.queries.0 >= MANY_LIVE {
-            true => self.sample.trial_of_rows(effort, k),
-            false => self.sample.trial(effort, k, likeness),
-        };
+        // The next query may be unlike those before it: live ones make searches harder, and never easier.
+        let sample = self.sample.trial(effort, k, likeness);
         let asked = live.curve.trial(effort, k, likeness);
         let candidates = asked.candidates.max(sample.candidates);
         let found = live.curve.trial(Effort::Candidates(candidates), k, likeness).expected;
@@ -246,26 +240,24 @@ mod tests {
     use crate::schema::RecallPoint;
 
     #[test]
-    fn many_queries_that_were_asked_say_that_it_takes_no_more_than_rows_do() {
+    fn queries_that_were_asked_make_it_harder_and_never_easier() {
         let points = |enough: u32| {
             let point =
                 |ef_search, at_10| RecallPoint { ef_search, at_1: None, at_10, at_100: at_10 };
             vec![point(10, 0.5), point(enough, 1.0)]
         };
-        let sample =
-            RecallCurve { points: points(400), rows: points(40), ..RecallCurve::default() };
+        let sample = RecallCurve { points: points(400), ..RecallCurve::default() };
         let recall = IndexRecall::new(sample);
         let candidates = || recall.candidates(Effort::Recall(0.9), 10);
         let by_sample = candidates();
         assert!(by_sample > 300);
-        let asked = |queries: u32, enough: u32| {
+        let asked = |enough: u32| {
             let curve = RecallCurve { points: points(enough), ..RecallCurve::default() };
-            recall.set_live(LiveRecall { curve, queries: (queries, 0), ..LiveRecall::default() });
+            recall.set_live(LiveRecall { curve, queries: (192, 0), ..LiveRecall::default() });
             candidates()
         };
-        assert_eq!(asked(MANY_LIVE - 1, 20), by_sample);
-        assert!((30..=40).contains(&asked(MANY_LIVE, 20)), "as rows take, though fewer would do");
-        assert!(asked(MANY_LIVE, 800) > 600, "harder ones make it harder");
+        assert_eq!(asked(20), by_sample, "the next one may be of another kind");
+        assert!(asked(800) > 600);
     }
 
     #[test]
