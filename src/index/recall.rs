@@ -355,6 +355,7 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             reach: self.reach(),
             refine_k: Some(search.refine_k),
             fullness: self.fullness(),
+            nodes: u32::try_from(self.vectors.count()).ok(),
             unlike,
             ..RecallCurve::default()
         };

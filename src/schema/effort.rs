@@ -87,6 +87,10 @@ pub struct Reach {
     pub row_apart: Option<f32>,
 }
 
+/// What was measured with so many nodes holds until one in so many is new: so few hardly change it, and would be
+/// hardly any of a sample.
+const OUTGROWN: usize = 32;
+
 /// The recall that an index reaches, measured by rising effort.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RecallCurve {
@@ -106,6 +110,9 @@ pub struct RecallCurve {
     /// the queries measured at least. Older manifests have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fullness: Option<f32>,
+    /// Nodes that there were. Older manifests have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u32>,
 }
 
 /// What a search is to be tried with.
@@ -120,6 +127,14 @@ pub struct Trial {
 }
 
 impl RecallCurve {
+    /// True where it holds for an index that grew to so many nodes.
+    pub fn holds_for(&self, nodes: usize) -> bool {
+        self.nodes.is_some_and(|measured| {
+            let measured = measured as usize;
+            measured <= nodes && nodes - measured <= measured / OUTGROWN
+        })
+    }
+
     /// Candidates to keep for the `k` nearest with that effort, for a query like the rows.
     pub fn candidates(&self, effort: Effort, k: usize) -> usize {
         self.trial(effort, k, Likeness::Like).candidates
@@ -342,6 +357,14 @@ mod tests {
         let trial = low.trial(Effort::Recall(0.99), 10, Likeness::Like);
         assert_eq!(trial, Trial { candidates: 1_024, expected: Some(0.4), is_enough: false });
         assert!(curve.trial(Effort::Recall(0.9), 10, Likeness::Like).is_enough);
+    }
+
+    #[test]
+    fn what_was_measured_holds_until_some_nodes_are_new() {
+        let of = |nodes| RecallCurve { nodes, ..RecallCurve::default() };
+        assert!(of(Some(3_200)).holds_for(3_200) && of(Some(3_200)).holds_for(3_300));
+        assert!(!of(Some(3_200)).holds_for(3_301) && !of(Some(3_200)).holds_for(3_199));
+        assert!(!of(None).holds_for(3_200));
     }
 
     #[test]

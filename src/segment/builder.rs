@@ -371,7 +371,7 @@ fn build_index(
         }
         let bytes = base_bytes().transpose()?;
         let links = bytes.as_ref().map(|bytes| read_links(bytes, &params)).transpose()?;
-        let base = links.as_ref();
+        let base = links.as_ref().zip(base.as_ref().map(|(entry, _)| &entry.recall));
         let job = GraphJob { context, column, params, vectors, base, path, run };
         return job.build().map(Some);
     }

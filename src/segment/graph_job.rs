@@ -21,8 +21,8 @@ pub(super) struct GraphJob<'a> {
     pub column: &'a VectorColumn,
     pub params: GraphParams,
     pub vectors: ColumnVectors<'a>,
-    /// The graph to extend: over the first of the vectors.
-    pub base: Option<&'a HnswLinks<'a>>,
+    /// The graph to extend: over the first of the vectors. What was measured of it.
+    pub base: Option<(&'a HnswLinks<'a>, &'a RecallCurve)>,
     pub path: PathBuf,
     pub run: BuildRun<'a>,
 }
@@ -32,7 +32,7 @@ impl GraphJob<'_> {
     /// finished. Refuses more than [`ROWS_MAX`] vectors, and a base that has more than there are.
     pub fn build(&self) -> Result<(ChecksumWriter, RecallCurve)> {
         let (count, known) =
-            (self.vectors.count(), self.base.map_or(0, |base| base.levels().len()));
+            (self.vectors.count(), self.base.map_or(0, |(base, _)| base.levels().len()));
         if count > ROWS_MAX {
             return Err(Error::internal(format!(
                 "{count} rows are more than the {ROWS_MAX} that one graph can have"
@@ -64,8 +64,9 @@ impl GraphJob<'_> {
             ef_construction: self.params.ef_construction,
         };
         let copies = Copies::of(&self.vectors);
-        let builder = GraphBuilder::new(space, density, self.base, copies.as_ref());
-        let first = self.base.map_or(0, |base| base.levels().len()) as u32;
+        let base = self.base.map(|(base, _)| base);
+        let builder = GraphBuilder::new(space, density, base, copies.as_ref());
+        let first = base.map_or(0, |base| base.levels().len()) as u32;
         let nodes: Vec<u32> = (first..self.vectors.count() as u32).collect();
         let coded =
             codes.map_or(0, Codes::memory_bytes) + copies.as_ref().map_or(0, Copies::memory_bytes);
@@ -75,9 +76,15 @@ impl GraphJob<'_> {
             return Err(Error::Stopping);
         }
         let linked = Instant::now();
-        let sample = RecallSample::take(self.column, &self.vectors, codes, self.run);
+        let known = self.base.map(|(_, recall)| recall);
+        let known = known.filter(|recall| recall.holds_for(self.vectors.count()));
+        let sample = match known {
+            Some(_) => None,
+            None => RecallSample::take(self.column, &self.vectors, codes, self.run),
+        };
         let sampled = Instant::now();
-        let recall = sample.map(|sample| builder.measure(&sample)).unwrap_or_default();
+        let measured = sample.map(|sample| builder.measure(&sample));
+        let recall = measured.or(known.cloned()).unwrap_or_default();
         tracing::debug!(
             column = self.column.name,
             nodes = self.vectors.count(),
