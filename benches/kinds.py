@@ -11,7 +11,7 @@ HELD_BACK = 100
 L2, L2_ROOT, IP, COSINE, L1, HAMMING = (
     "SquaredEuclidean", "Euclidean", "InnerProduct", "Cosine", "Manhattan", "Hamming")
 USUAL = (L2, IP, COSINE, L1)
-QUERIES = ("rows", "new", "midpoints", "noise", "far", "moved", "examples")
+QUERIES = ("rows", "new", "midpoints", "averages", "noise", "far", "moved", "examples")
 #: Least and greatest of whole numbers.
 RANGES = {"INT4": (-8, 7), "INT8": (-128, 127), "INT16": (-32_768, 32_767)}
 BITS = "BINARY32"
@@ -317,6 +317,17 @@ def bags(random, count):
 
 
 @kind()
+def tf_idf(random, count):
+    """Words of texts, weighed by how rare they are, each text of the same length."""
+    words = 400
+    often = 1 / np.arange(1, words + 1) ** 0.9
+    rows = np.zeros((count + HELD_BACK, words))
+    np.add.at(rows, (np.arange(len(rows))[:, None], random.choice(words, (len(rows), 25), p=often / often.sum())), 1)
+    rows *= np.log(len(rows) / np.maximum((rows > 0).sum(0), 1))
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@kind()
 def counts(random, count):
     """Events counted, at rates that differ."""
     return random.poisson(random.gamma(0.3, 2, (count + HELD_BACK, 40)))
@@ -448,6 +459,8 @@ def asked(data, name, count, random, places=None):
     made = {
         "rows": lambda: some,
         "midpoints": lambda: (some.astype(np.float64) + others) / 2,
+        # What eight rows have in common.
+        "averages": lambda: own[random.choice(places, (count, 8))].mean(1),
         "noise": lambda: middle + spread * random.standard_normal(others.shape),
         "far": lambda: middle + 10 * scale * random.standard_normal(others.shape),
         "moved": lambda: some + 2 * scale,
@@ -464,6 +477,7 @@ def asked_bits(data, name, count, random, some, places):
         "rows": lambda: some,
         "new": lambda: data.new[:count],
         "midpoints": lambda: np.where(chance < 0.5, some, others),
+        "averages": lambda: data.rows[random.choice(places, (count, 8))].mean(1) > 0.5,
         "noise": lambda: (chance < data.rows.mean()).astype(np.uint8),
         "far": lambda: 1 - some,
         "moved": lambda: some ^ (chance < 0.2),
