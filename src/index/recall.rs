@@ -41,6 +41,8 @@ const REFINE_ENOUGH: f32 = 0.998;
 const UNSEEN: f32 = 0.5;
 /// At this effort and above, a search for many finds of fewer what searches for these do.
 const LARGE: u32 = 384;
+/// A query is apart by less than all rows where it is by this share of the least that was seen.
+const LESS: f32 = 0.95;
 /// How many of 100 rows what tells others from them may keep.
 const STRICTNESS: [usize; 6] = [99, 97, 94, 90, 80, 70];
 /// A scan takes as long as a walk with so many times fewer candidates than rows.
@@ -417,10 +419,15 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
             let cost = effort(Likeness::Like) as f64 + share * effort(Likeness::Unlike) as f64;
             if cost < best {
                 best = cost;
+                let of_rows = members
+                    .iter()
+                    .filter(|query| query.kind == ProbeKind::Row || passes(signs, query));
+                let apart_least = of_rows.map(|query| query.apartness).reduce(f32::min);
                 curve.points = candidate.points.clone();
                 curve.reach = candidate.reach.map(|reach| Reach {
                     row_at_10: Some(signs.at_10),
                     row_apart: signs.apart.is_finite().then_some(signs.apart),
+                    apart_least: apart_least.map(|least| least * LESS),
                     ..reach
                 });
             }
@@ -560,8 +567,14 @@ impl<'a, V: Vectors> RecallSample<'a, V> {
         apart.sort_unstable_by(f32::total_cmp);
         let apart = apart[apart.len() * 99 / 100];
         let apart = apart.is_finite().then_some(apart);
-        let reach =
-            Reach { at_10: of(FEW), at_100: of(MANY), apart, row_at_10: None, row_apart: None };
+        let reach = Reach {
+            at_10: of(FEW),
+            at_100: of(MANY),
+            apart,
+            row_at_10: None,
+            row_apart: None,
+            apart_least: None,
+        };
         (self.column.metric != Metric::InnerProduct && reach.at_100.is_finite()).then_some(reach)
     }
 

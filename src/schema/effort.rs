@@ -85,6 +85,10 @@ pub struct Reach {
     /// The same of `apart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_apart: Option<f32>,
+    /// The least of what `apart` is of, of rows and of what is taken for these: what is nearer to many rows than
+    /// these are to each other, as the middle of all is, was not measured among them. Older manifests have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart_least: Option<f32>,
 }
 
 /// What was measured with so many nodes holds until one in so many is new: so few hardly change it, and would be
@@ -213,8 +217,15 @@ impl RecallCurve {
     pub fn is_no_row(&self, at_10: f32, share: f64, apartness: impl FnOnce() -> f32) -> bool {
         self.reach.is_some_and(|reach| {
             let growth = self.power().map_or(1.0, |power| (1.0 / share.max(1e-9)).powf(power));
-            f64::from(at_10) > f64::from(reach.row_at_10.unwrap_or(reach.at_10)) * growth
-                || reach.row_apart.or(reach.apart).is_some_and(|apart| apartness() > apart)
+            let is_beyond =
+                f64::from(at_10) > f64::from(reach.row_at_10.unwrap_or(reach.at_10)) * growth;
+            is_beyond
+                || reach.row_apart.or(reach.apart).is_some_and(|most| {
+                    // 0 where it cannot be told.
+                    let apartness = apartness();
+                    let is_less = |least: f32| 0.0 < apartness && apartness < least;
+                    apartness > most || reach.apart_least.is_some_and(is_less)
+                })
         })
     }
 
@@ -393,7 +404,9 @@ mod tests {
     #[test]
     fn rows_farther_than_rows_are_from_each_other_are_far() {
         let (row_at_10, row_apart) = (Some(0.5), Some(1.2));
-        let reach = Some(Reach { at_10: 1.0, at_100: 2.0, apart: Some(1.5), row_at_10, row_apart });
+        let (apart, apart_least) = (Some(1.5), Some(0.4));
+        let reach = Reach { at_10: 1.0, at_100: 2.0, apart, row_at_10, row_apart, apart_least };
+        let reach = Some(reach);
         let curve = RecallCurve { reach, ..RecallCurve::default() };
         assert!(!curve.is_far(0.9, 10, 1.0) && curve.is_far(1.1, 10, 1.0));
         assert!(!curve.is_far(1.9, 10, 0.1) && curve.is_far(2.1, 10, 0.1));
@@ -401,7 +414,9 @@ mod tests {
         assert!(!curve.is_far(0.9, 1, 1.0), "fewer than were measured are not nearer");
         assert!(curve.is_apart(1.6) && !curve.is_apart(1.5));
         assert!(curve.is_no_row(0.6, 1.0, || 0.0) && curve.is_no_row(0.5, 1.0, || 1.3));
-        assert!(!curve.is_no_row(0.5, 1.0, || 1.2) && !curve.is_no_row(0.9, 0.1, || 0.0));
+        assert!(!curve.is_no_row(0.5, 1.0, || 1.2) && !curve.is_no_row(0.9, 0.1, || 0.4));
+        assert!(curve.is_no_row(0.5, 1.0, || 0.3), "in the middle of rows");
+        assert!(!curve.is_no_row(0.5, 1.0, || 0.0), "there is nothing to tell");
         assert!(!RecallCurve::default().is_far(1e9, 10, 1.0));
         let curve = RecallCurve { fullness: Some(0.5), ..RecallCurve::default() };
         assert!(curve.is_thin(|| 0.3) && !curve.is_thin(|| 0.4));

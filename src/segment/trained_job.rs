@@ -284,6 +284,7 @@ fn worse(old: RecallCurve, new: RecallCurve) -> RecallCurve {
         apart: old.apart.zip(new.apart).map(|(old, new)| old.max(new)),
         row_at_10: None,
         row_apart: None,
+        apart_least: None,
     });
     let refine_k = old.refine_k.zip(new.refine_k).map(|(old, new)| old.max(new));
     RecallCurve { points: points.collect(), reach, refine_k, ..RecallCurve::default() }
