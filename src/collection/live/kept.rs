@@ -78,9 +78,9 @@ impl Kept {
         Kept { columns, wanted: AtomicU32::new(0) }
     }
 
-    /// Some are wanted again.
-    pub fn want(&self) {
-        self.wanted.store(TAKEN, Ordering::Relaxed);
+    /// Some are wanted again, at most so many.
+    pub fn want(&self, most: u32) {
+        self.wanted.store(most.min(TAKEN), Ordering::Relaxed);
     }
 
     /// True unless queries of a column were kept, and fewer than it has room for.

@@ -8,6 +8,7 @@ mod kept;
 mod target;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -54,6 +55,8 @@ pub(super) struct LiveQueries {
     /// By segment and column.
     measured: Mutex<HashMap<(u32, usize), OfSegment>>,
     measured_filtered: Mutex<HashMap<(u32, usize), filtered::OfSegment>>,
+    /// Measurements since that was last asked, one for each query and part.
+    newly_measured: AtomicU32,
     saved: Mutex<(Instant, u64)>,
     /// The queries kept and the segments there were when all were last measured.
     done: Mutex<(u64, Vec<u32>)>,
@@ -70,6 +73,7 @@ impl LiveQueries {
             budget: Mutex::new(Budget { left: SAVED_MAX, seen: Instant::now() }),
             measured: Mutex::default(),
             measured_filtered: Mutex::default(),
+            newly_measured: AtomicU32::new(0),
             saved: Mutex::new((Instant::now(), 0)),
             done: Mutex::default(),
         };
@@ -93,16 +97,22 @@ impl LiveQueries {
         kept.offer(plan.column, plan.vectors.iter().map(|vector| &vector[..]), filter);
     }
 
-    /// Begins another interval: how much may be measured, and whether more queries are taken. While some of
-    /// those kept are not measured yet they stay: else none would ever be, where measuring takes long.
+    /// Begins another interval: how much may be measured, and how many queries are taken. While some of those
+    /// kept are not measured yet, no more are replaced than were measured: else few would ever be, where that
+    /// takes long.
     fn turn(&self) {
         if self.share <= 0.0 {
             return;
         }
         let is_done = self.done.lock().0 == self.taken();
+        let parts = self.measured.lock().len() + self.measured_filtered.lock().len();
+        let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
+        let measured = self.newly_measured.load(Ordering::Relaxed) / parts;
+        self.newly_measured.fetch_sub(measured * parts, Ordering::Relaxed);
         for kept in [&self.plain, &self.filtered] {
-            if is_done || !kept.is_full() {
-                kept.want();
+            match is_done || !kept.is_full() {
+                true => kept.want(u32::MAX),
+                false => kept.want(measured),
             }
         }
         let mut budget = self.budget.lock();
@@ -256,6 +266,7 @@ impl Collection {
             let measured = measure(asked)?;
             self.live.spend(spent().saturating_sub(begun));
             known.insert(asked.number, measured);
+            self.live.newly_measured.fetch_add(1, Ordering::Relaxed);
         }
         Ok(true)
     }
@@ -364,6 +375,11 @@ mod tests {
         let taken = live.taken();
         live.turn();
         assert_eq!(ask(), taken);
+        live.newly_measured.store(5, Ordering::Relaxed);
+        live.turn();
+        assert_eq!(ask(), taken + 5, "as many as were measured");
+        live.turn();
+        let taken = ask();
         *live.done.lock() = (taken, Vec::new());
         live.turn();
         assert!(ask() > taken);
