@@ -23,14 +23,21 @@ impl Beam {
         self.cursor = 0;
     }
 
+    /// True where a node of that rank would be kept.
+    #[inline(always)]
+    pub fn wants(&self, rank: f32) -> bool {
+        self.entries.len() < self.capacity
+            || self.entries.last().is_some_and(|(worst, _)| rank < *worst)
+    }
+
     /// Offers a node that was not offered before.
     #[inline]
     pub fn offer(&mut self, rank: f32, id: u32) {
+        if !self.wants(rank) {
+            return;
+        }
         if self.entries.len() == self.capacity {
-            match self.entries.last() {
-                Some((worst, _)) if rank < *worst => self.entries.pop(),
-                _ => return,
-            };
+            self.entries.pop();
         }
         let place = self.entries.partition_point(|(other, _)| *other <= rank);
         self.entries.insert(place, (rank, id));
@@ -80,6 +87,7 @@ mod tests {
         beam.offer(2.0, 20);
         assert_eq!(beam.nearest().map(|(_, id)| id).collect::<Vec<_>>(), [10, 20, 30]);
         beam.offer(3.0, 31);
+        assert!(beam.wants(2.9) && !beam.wants(3.0) && !beam.wants(f32::NAN));
         beam.offer(9.0, 90);
         beam.offer(f32::NAN, 7);
         assert_eq!(beam.nearest().map(|(_, id)| id).collect::<Vec<_>>(), [10, 20, 30]);

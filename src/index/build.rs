@@ -160,22 +160,18 @@ impl<S: Space> Level for GrowingLevel<'_, '_, S> {
     }
 
     #[inline(always)]
-    fn each_link(&self, node: u32, meet: impl FnMut(u32)) {
+    fn each_link(&self, node: u32, mut meet: impl FnMut(u32)) {
         let places = self.builder.places(node, self.level);
-        let links = |places: &[AtomicU32], meet: &mut dyn FnMut(u32)| {
-            let links = places.iter().map(|p| p.load(Ordering::Relaxed));
-            links.take_while(|link| *link != NONE).for_each(meet);
+        let (near, products) = match self.builder.has_products && self.level == 0 {
+            true => places.split_at(self.builder.width),
+            false => (places, &[][..]),
         };
-        let mut meet = meet;
-        match self.builder.has_products && self.level == 0 {
-            true => {
-                let (near, product) = places.split_at(self.builder.width);
-                links(near, &mut meet);
-                links(product, &mut meet);
-            }
-            false => {
-                let links = places.iter().map(|p| p.load(Ordering::Relaxed));
-                links.take_while(|link| *link != NONE).for_each(meet);
+        for places in [near, products] {
+            for place in places {
+                match place.load(Ordering::Relaxed) {
+                    NONE => break,
+                    link => meet(link),
+                }
             }
         }
     }

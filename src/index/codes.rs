@@ -291,51 +291,67 @@ impl Codes {
 
     /// Adds to ranks of rows what was cut off these. The query's numbers are in steps, and for products in
     /// those of its own codes.
+    #[inline]
     fn mend(&self, query: &[f32], ids: &[u32], ranks: &mut [f32]) {
-        let quantizer = &self.quantizer;
         for (id, rank) in ids.iter().zip(ranks) {
-            for Rest { dimension, steps } in self.cut.of(*id) {
-                let (rest, number) = (f64::from(*steps), f64::from(query[*dimension as usize]));
-                let more = match quantizer.measures_differences() {
-                    true => {
-                        let code = f64::from(self.rows.code(*id, *dimension));
-                        growth(code - number, rest, quantizer.measures_squares())
-                    }
-                    false => -number * rest,
-                };
-                add(rank, more);
-            }
+            self.mend_one(query, *id, rank);
+        }
+    }
+
+    #[inline(always)]
+    fn mend_one(&self, query: &[f32], id: u32, rank: &mut f32) {
+        let rests = self.cut.of(id);
+        if !rests.is_empty() {
+            self.add_rests(rests, query, id, rank);
+        }
+    }
+
+    fn add_rests(&self, rests: &[Rest], query: &[f32], id: u32, rank: &mut f32) {
+        let quantizer = &self.quantizer;
+        for Rest { dimension, steps } in rests {
+            let (rest, number) = (f64::from(*steps), f64::from(query[*dimension as usize]));
+            let more = match quantizer.measures_differences() {
+                true => {
+                    let code = f64::from(self.rows.code(id, *dimension));
+                    growth(code - number, rest, quantizer.measures_squares())
+                }
+                false => -number * rest,
+            };
+            add(rank, more);
         }
     }
 
     /// The same for the distances of rows to one of them, by which rows are linked: links bear a little.
+    #[inline]
     pub(super) fn mend_between(&self, center: u32, ids: &[u32], ranks: &mut [f32]) {
         if self.cut.is_little() {
             return;
         }
-        let of_center = self.cut.of(center);
         let is_much = self.cut.may_be_much(center);
-        let is_square = self.quantizer.metric != Metric::Manhattan;
         for (id, rank) in ids.iter().zip(ranks) {
-            if !is_much && !self.cut.may_be_much(*id) {
-                continue;
+            if is_much || self.cut.may_be_much(*id) {
+                self.add_rests_between(center, *id, rank);
             }
-            let of_row = self.cut.of(*id);
-            let difference = |dimension: u32| {
-                let code = |row: u32| f64::from(self.rows.code(row, dimension));
-                code(*id) - code(center)
-            };
-            let other = |rests: &[Rest], dimension: u32| {
-                rests.iter().find(|rest| rest.dimension == dimension).map(|rest| rest.steps)
-            };
-            for Rest { dimension, steps } in of_row {
-                let both = steps - other(of_center, *dimension).unwrap_or(0.0);
-                add(rank, growth(difference(*dimension), both.into(), is_square));
-            }
-            for Rest { dimension, steps } in of_center {
-                if other(of_row, *dimension).is_none() {
-                    add(rank, growth(difference(*dimension), (-steps).into(), is_square));
-                }
+        }
+    }
+
+    fn add_rests_between(&self, center: u32, row: u32, rank: &mut f32) {
+        let (of_center, of_row) = (self.cut.of(center), self.cut.of(row));
+        let is_square = self.quantizer.metric != Metric::Manhattan;
+        let difference = |dimension: u32| {
+            let code = |row: u32| f64::from(self.rows.code(row, dimension));
+            code(row) - code(center)
+        };
+        let other = |rests: &[Rest], dimension: u32| {
+            rests.iter().find(|rest| rest.dimension == dimension).map(|rest| rest.steps)
+        };
+        for Rest { dimension, steps } in of_row {
+            let both = steps - other(of_center, *dimension).unwrap_or(0.0);
+            add(rank, growth(difference(*dimension), both.into(), is_square));
+        }
+        for Rest { dimension, steps } in of_center {
+            if other(of_row, *dimension).is_none() {
+                add(rank, growth(difference(*dimension), (-steps).into(), is_square));
             }
         }
     }
@@ -399,7 +415,10 @@ impl Codes {
             let step = if quantizer.measures_differences() { quantizer.step } else { step };
             floats.iter().map(|x| x / step).collect()
         });
-        CodeRanker { codes: self, query, factor, squares, noise, whole }
+        // Then what was cut off a row is on the side away from the query, and can only add to its distance.
+        let is_within = |whole: &Vec<f32>| whole.iter().all(|number| number.abs() <= 127.0);
+        let only_adds = quantizer.measures_differences() && whole.as_ref().is_some_and(is_within);
+        CodeRanker { codes: self, query, factor, squares, noise, whole, only_adds }
     }
 
     /// The noise of ranks for a query whose codes have that sum of squares and steps so many times those
@@ -570,6 +589,8 @@ pub struct CodeRanker<'a> {
     noise: Noise,
     /// The query's numbers in steps, where something was cut off rows.
     whole: Option<Vec<f32>>,
+    /// What was cut off rows adds to their ranks and takes nothing off.
+    only_adds: bool,
 }
 
 impl CodeRanker<'_> {
@@ -591,6 +612,23 @@ impl Ranker for CodeRanker<'_> {
         if let Some(whole) = &self.whole {
             self.codes.mend(whole, ids, ranks);
         }
+    }
+
+    #[inline]
+    fn rank_at_least(&self, ids: &[u32], ranks: &mut Vec<f32>) {
+        match self.only_adds {
+            true => self.codes.rank(&self.query, (0.0, self.factor), self.squares, ids, ranks),
+            false => self.rank(ids, ranks),
+        }
+    }
+
+    #[inline]
+    fn complete(&self, id: u32, at_least: f32) -> f32 {
+        let mut rank = at_least;
+        if let Some(whole) = self.whole.as_ref().filter(|_| self.only_adds) {
+            self.codes.mend_one(whole, id, &mut rank);
+        }
+        rank
     }
 
     #[inline]

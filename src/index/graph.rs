@@ -31,6 +31,19 @@ pub trait Ranker {
     /// Replaces `ranks` by one rank for each id, smaller for nearer, never NaN.
     fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>);
 
+    /// [`Ranker::rank`] where that takes less for ranks that may be too small. What is still of interest then
+    /// gets its own from [`Ranker::complete`].
+    #[inline(always)]
+    fn rank_at_least(&self, ids: &[u32], ranks: &mut Vec<f32>) {
+        self.rank(ids, ranks);
+    }
+
+    /// The rank of an id that [`Ranker::rank_at_least`] gave this one.
+    #[inline(always)]
+    fn complete(&self, _id: u32, at_least: f32) -> f32 {
+        at_least
+    }
+
     /// Asks the CPU for what ranking an id will read.
     fn prefetch(&self, id: u32);
 
@@ -51,6 +64,18 @@ pub(super) trait Level {
 
     /// Asks the CPU for a node's links.
     fn prefetch_links(&self, node: u32);
+}
+
+/// Calls `meet` with each link before the first unused place. A loop, as what an iterator makes of it may become
+/// a call of its own for each node.
+#[inline(always)]
+fn each_of(links: &[u32], mut meet: impl FnMut(u32)) {
+    for link in links {
+        if *link == NONE {
+            return;
+        }
+        meet(*link);
+    }
 }
 
 /// The links of a graph, ready to be walked.
@@ -93,8 +118,7 @@ impl Level for UpperLevel {
     #[inline(always)]
     fn each_link(&self, place: u32, meet: impl FnMut(u32)) {
         let start = place as usize * self.width;
-        let links = self.links[start..start + self.width].iter().copied();
-        links.take_while(|link| *link != NONE).for_each(meet);
+        each_of(&self.links[start..start + self.width], meet);
     }
 
     #[inline(always)]
@@ -161,9 +185,11 @@ fn follow_all(
         }
         // The links that are likely followed next come from memory while nodes are ranked.
         beam.next(TOGETHER).for_each(|next| level.prefetch_links(next));
-        ranker.rank(fresh, ranks);
+        ranker.rank_at_least(fresh, ranks);
         for (id, rank) in fresh.iter().zip(ranks.iter()) {
-            beam.offer(*rank, *id);
+            if beam.wants(*rank) {
+                beam.offer(ranker.complete(*id, *rank), *id);
+            }
         }
     }
 }
@@ -516,7 +542,7 @@ impl Level for HnswGraph {
 
     #[inline(always)]
     fn each_link(&self, node: u32, meet: impl FnMut(u32)) {
-        self.links_of(node).iter().copied().take_while(|link| *link != NONE).for_each(meet);
+        each_of(self.links_of(node), meet);
     }
 
     #[inline(always)]

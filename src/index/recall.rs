@@ -92,6 +92,22 @@ impl<V: Vectors> Ranker for AnyRanker<'_, V> {
     }
 
     #[inline]
+    fn rank_at_least(&self, ids: &[u32], ranks: &mut Vec<f32>) {
+        match self {
+            AnyRanker::Codes(ranker) => ranker.rank_at_least(ids, ranks),
+            AnyRanker::Scores(ranker) => ranker.rank(ids, ranks),
+        }
+    }
+
+    #[inline]
+    fn complete(&self, id: u32, at_least: f32) -> f32 {
+        match self {
+            AnyRanker::Codes(ranker) => ranker.complete(id, at_least),
+            AnyRanker::Scores(_) => at_least,
+        }
+    }
+
+    #[inline]
     fn prefetch(&self, id: u32) {
         match self {
             AnyRanker::Codes(ranker) => ranker.prefetch(id),

@@ -56,6 +56,18 @@ pub trait Space: Sync {
     /// centers can be compared.
     fn rank(&self, center: &Self::Center, ids: &[u32], ranks: &mut Vec<f32>);
 
+    /// See [`Ranker::rank_at_least`].
+    #[inline(always)]
+    fn rank_at_least(&self, center: &Self::Center, ids: &[u32], ranks: &mut Vec<f32>) {
+        self.rank(center, ids, ranks);
+    }
+
+    /// See [`Ranker::complete`].
+    #[inline(always)]
+    fn complete(&self, _center: &Self::Center, _id: u32, at_least: f32) -> f32 {
+        at_least
+    }
+
     /// Asks the CPU for what ranking an id will read.
     fn prefetch(&self, id: u32);
 
@@ -76,6 +88,16 @@ impl<S: Space> Ranker for Around<'_, S> {
     #[inline(always)]
     fn rank(&self, ids: &[u32], ranks: &mut Vec<f32>) {
         self.space.rank(self.center, ids, ranks);
+    }
+
+    #[inline(always)]
+    fn rank_at_least(&self, ids: &[u32], ranks: &mut Vec<f32>) {
+        self.space.rank_at_least(self.center, ids, ranks);
+    }
+
+    #[inline(always)]
+    fn complete(&self, id: u32, at_least: f32) -> f32 {
+        self.space.complete(self.center, id, at_least)
     }
 
     #[inline(always)]
@@ -158,6 +180,20 @@ impl Space for CodeSpace<'_> {
 
     #[inline]
     fn rank(&self, center: &CodeCenter, ids: &[u32], ranks: &mut Vec<f32>) {
+        self.rank_at_least(center, ids, ranks);
+        self.codes.mend_between(center.node, ids, ranks);
+    }
+
+    #[inline(always)]
+    fn complete(&self, center: &CodeCenter, id: u32, at_least: f32) -> f32 {
+        let mut rank = [at_least];
+        self.codes.mend_between(center.node, &[id], &mut rank);
+        rank[0]
+    }
+
+    // What was cut off rows, each on its own side of the range, can only add to how far they are from each other.
+    #[inline]
+    fn rank_at_least(&self, center: &CodeCenter, ids: &[u32], ranks: &mut Vec<f32>) {
         let codes = self.codes;
         match self.squares.is_empty() {
             true => codes.rank(&center.query, (0.0, 1.0), Squares::None, ids, ranks),
@@ -166,7 +202,6 @@ impl Space for CodeSpace<'_> {
                 codes.rank(&center.query, scale, self.squares_for(&center.query), ids, ranks);
             }
         }
-        codes.mend_between(center.node, ids, ranks);
         if !self.lifts.is_empty() {
             for (rank, id) in ranks.iter_mut().zip(ids) {
                 *rank += (center.lift - self.lifts[*id as usize]).powi(2);

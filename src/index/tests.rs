@@ -301,15 +301,22 @@ fn rows_with_a_few_large_numbers_are_ranked_as_others_are() {
         }
         let space = CodeSpace::new(&codes, &column, &&rows[..]);
         let mut center = space.center();
+        let (mut at_least, mut is_less) = (Vec::new(), false);
         for node in 0..20u32 {
             space.set(&mut center, node);
             space.rank(&center, &ids, &mut ranks);
             let own = ranks[node as usize];
             assert!(own.abs() <= 1.0, "{own} from itself");
+            space.rank_at_least(&center, &ids, &mut at_least);
+            for ((id, rank), least) in ids.iter().zip(&ranks).zip(&at_least) {
+                assert!(least <= rank && space.complete(&center, *id, *least) == *rank);
+            }
+            is_less |= at_least != ranks;
             right +=
                 usize::from(is_sorted_as(&ranks, &scores(&column, &rows, &rows[node as usize])));
         }
         assert!(right >= 36, "{right} of 40 for {metric:?}");
+        assert!(is_less, "what was cut was not looked up yet");
     }
 }
 
@@ -333,7 +340,7 @@ fn ranks_are_off_by_no_more_than_they_say() {
         }
         let codes = codes(&column, &rows).expect("floats have codes");
         let ids: Vec<u32> = (0..ROWS as u32).collect();
-        let mut ranks = Vec::new();
+        let (mut ranks, mut is_less) = (Vec::new(), false);
         for (turn, row) in rows[..40].iter().enumerate() {
             // A row, what is opposite to it, and nearly nothing.
             let times = [1.0, -1.0, 0.001][turn % 3];
@@ -341,6 +348,12 @@ fn ranks_are_off_by_no_more_than_they_say() {
             let query: Vec<u8> = numbers.flat_map(f32::to_le_bytes).collect();
             let ranker = codes.ranker(&query);
             ranker.rank(&ids, &mut ranks);
+            let mut at_least = Vec::new();
+            ranker.rank_at_least(&ids, &mut at_least);
+            for ((id, rank), least) in ids.iter().zip(&ranks).zip(&at_least) {
+                assert!(least <= rank && ranker.complete(*id, *least) == *rank, "{metric:?}");
+            }
+            is_less |= at_least != ranks;
             let scores = scores(&column, &rows, &query);
             let mut order = ids.clone();
             order.sort_by(|a, b| scores[*a as usize].total_cmp(&scores[*b as usize]));
@@ -352,6 +365,7 @@ fn ranks_are_off_by_no_more_than_they_say() {
                 assert!(off < 8.0, "{metric:?} {times}: a nearer row is {off} deviations behind");
             }
         }
+        assert_eq!(is_less, metric != Metric::InnerProduct, "what was cut was not looked up yet");
     }
 }
 

@@ -21,6 +21,7 @@ impl<L: Level> Level for Without<L> {
         self.level.bound()
     }
 
+    #[inline(always)]
     fn each_link(&self, node: u32, mut meet: impl FnMut(u32)) {
         self.level.each_link(node, |link| {
             if link != self.hidden {
