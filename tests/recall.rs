@@ -151,6 +151,26 @@ fn queries_that_are_no_rows_find_their_nearest() {
 }
 
 #[test]
+fn queries_in_the_middle_of_many_rows_find_their_nearest() {
+    runtime().block_on(async {
+        // A few large numbers of each row tell it from others; averages of many rows have none.
+        let rng = &mut StdRng::seed_from_u64(9);
+        let mut number = || -rng.random_range(f32::MIN_POSITIVE..1.0).ln();
+        let rows: Vec<Vec<f32>> =
+            (0..8_000).map(|_| (0..DIMENSION).map(|_| number().powi(3)).collect()).collect();
+        let collection = indexed("Manhattan", &rows).await;
+        for many in [20, 50] {
+            let average = |rows: &[Vec<f32>]| {
+                let sum = |at: usize| rows.iter().map(|row| row[at]).sum::<f32>() / many as f32;
+                (0..DIMENSION).map(sum).collect()
+            };
+            let averages: Vec<Vec<f32>> = rows.chunks_exact(many).take(40).map(average).collect();
+            check(&format!("averages of {many} rows"), &collection, &averages).await;
+        }
+    });
+}
+
+#[test]
 fn near_duplicates_are_told_apart() {
     runtime().block_on(async {
         let rng = &mut StdRng::seed_from_u64(2);

@@ -13,6 +13,8 @@ use crate::schema::{VectorColumn, decode_floats, encode_numbers};
 const SPREAD_ROWS: usize = 256;
 /// How far rows are moved, in standard deviations of all numbers.
 const MOVED: f64 = 2.0;
+/// How many rows the queries in the middle of some are averages of, in turn.
+const MANY_ROWS: [usize; 4] = [8, 16, 32, 64];
 /// How many times the spread of rows is far away.
 const FAR: f64 = 10.0;
 
@@ -23,6 +25,8 @@ pub enum ProbeKind {
     Row,
     /// The average of two rows.
     Between,
+    /// The average of many rows.
+    Middle,
     /// Numbers spread as those of rows are, each by itself.
     Noise,
     /// A row, moved by the same in each dimension.
@@ -32,8 +36,8 @@ pub enum ProbeKind {
 }
 
 /// The kinds of queries unlike the rows.
-pub const UNLIKE: [ProbeKind; 4] =
-    [ProbeKind::Between, ProbeKind::Noise, ProbeKind::Moved, ProbeKind::Far];
+pub const UNLIKE: [ProbeKind; 5] =
+    [ProbeKind::Between, ProbeKind::Middle, ProbeKind::Noise, ProbeKind::Moved, ProbeKind::Far];
 
 /// Makes queries unlike the rows, always the same ones of the same rows.
 pub struct ProbeMaker<'a, V> {
@@ -41,6 +45,8 @@ pub struct ProbeMaker<'a, V> {
     vectors: &'a V,
     /// Mean and standard deviation of each number.
     spread: Vec<(f64, f64)>,
+    /// How many queries were made.
+    made: usize,
     rng: StdRng,
 }
 
@@ -64,19 +70,21 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
             (mean, (square / count - mean * mean).max(0.0).sqrt())
         });
         let spread = spread.collect();
-        ProbeMaker { column, vectors, spread, rng: StdRng::seed_from_u64(0) }
+        ProbeMaker { column, vectors, spread, made: 0, rng: StdRng::seed_from_u64(0) }
     }
 
     /// A query of a kind, as stored vectors are; `None` for kinds that the column has not.
     pub fn make(&mut self, kind: ProbeKind) -> Option<Bytes> {
+        self.made += 1;
         if self.column.element.is_binary() {
             return self.make_bits(kind);
         }
         let numbers = match kind {
             ProbeKind::Row => return None,
-            ProbeKind::Between => {
-                let (one, other) = (self.row(), self.row());
-                one.iter().zip(&other).map(|(a, b)| (a + b) / 2.0).collect()
+            ProbeKind::Between => self.average(2),
+            ProbeKind::Middle => {
+                let of = MANY_ROWS[self.made % MANY_ROWS.len()];
+                self.average(of)
             }
             ProbeKind::Noise => {
                 let rng = &mut self.rng;
@@ -94,6 +102,15 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
             }
         };
         Some(encode_numbers(self.column.element, numbers.into_iter()))
+    }
+
+    /// The average of so many rows.
+    fn average(&mut self, of: usize) -> Vec<f64> {
+        let mut sums = vec![0f64; self.column.dimension as usize];
+        for _ in 0..of {
+            sums.iter_mut().zip(self.row()).for_each(|(sum, number)| *sum += number);
+        }
+        sums.iter().map(|sum| sum / of as f64).collect()
     }
 
     fn random_row(&mut self) -> &'a [u8] {
@@ -130,7 +147,7 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
                     one.iter().zip(&mask).map(|(a, mask)| a ^ (mask & self.rng.random::<u8>()));
                 Some(turned.collect())
             }
-            ProbeKind::Row | ProbeKind::Far => None,
+            ProbeKind::Row | ProbeKind::Middle | ProbeKind::Far => None,
         }
     }
 }
