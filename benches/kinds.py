@@ -11,7 +11,7 @@ HELD_BACK = 100
 L2, L2_ROOT, IP, COSINE, L1, HAMMING = (
     "SquaredEuclidean", "Euclidean", "InnerProduct", "Cosine", "Manhattan", "Hamming")
 USUAL = (L2, IP, COSINE, L1)
-QUERIES = ("rows", "new", "midpoints", "averages", "noise", "far", "moved", "examples")
+QUERIES = ("rows", "new", "midpoints", "averages", "centres", "noise", "far", "moved", "examples")
 #: Least and greatest of whole numbers.
 RANGES = {"INT4": (-8, 7), "INT8": (-128, 127), "INT16": (-32_768, 32_767)}
 BITS = "BINARY32"
@@ -461,6 +461,8 @@ def asked(data, name, count, random, places=None):
         "midpoints": lambda: (some.astype(np.float64) + others) / 2,
         # What eight rows have in common.
         "averages": lambda: own[random.choice(places, (count, 8))].mean(1),
+        # Near what all rows have in common.
+        "centres": lambda: own[random.choice(places, (count, 50))].mean(1),
         "noise": lambda: middle + spread * random.standard_normal(others.shape),
         "far": lambda: middle + 10 * scale * random.standard_normal(others.shape),
         "moved": lambda: some + 2 * scale,
@@ -478,6 +480,7 @@ def asked_bits(data, name, count, random, some, places):
         "new": lambda: data.new[:count],
         "midpoints": lambda: np.where(chance < 0.5, some, others),
         "averages": lambda: data.rows[random.choice(places, (count, 8))].mean(1) > 0.5,
+        "centres": lambda: data.rows[random.choice(places, (count, 50))].mean(1) > 0.5,
         "noise": lambda: (chance < data.rows.mean()).astype(np.uint8),
         "far": lambda: 1 - some,
         "moved": lambda: some ^ (chance < 0.2),

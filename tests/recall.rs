@@ -159,12 +159,12 @@ fn queries_in_the_middle_of_many_rows_find_their_nearest() {
         let rows: Vec<Vec<f32>> =
             (0..8_000).map(|_| (0..DIMENSION).map(|_| number().powi(3)).collect()).collect();
         let collection = indexed("Manhattan", &rows).await;
-        for many in [20, 50] {
+        for many in [20, 50, 200] {
             let average = |rows: &[Vec<f32>]| {
                 let sum = |at: usize| rows.iter().map(|row| row[at]).sum::<f32>() / many as f32;
                 (0..DIMENSION).map(sum).collect()
             };
-            let averages: Vec<Vec<f32>> = rows.chunks_exact(many).take(40).map(average).collect();
+            let averages: Vec<Vec<f32>> = rows.chunks_exact(many).take(120).map(average).collect();
             check(&format!("averages of {many} rows"), &collection, &averages).await;
         }
     });

@@ -14,7 +14,9 @@ const SPREAD_ROWS: usize = 256;
 /// How far rows are moved, in standard deviations of all numbers.
 const MOVED: f64 = 2.0;
 /// How many rows the queries in the middle of some are averages of, in turn.
-const MANY_ROWS: [usize; 4] = [8, 16, 32, 64];
+const SOME_ROWS: [usize; 3] = [8, 16, 32];
+/// The same of those in the middle of all, nearly.
+const MANY_ROWS: [usize; 3] = [50, 150, 500];
 /// How many times the spread of rows is far away.
 const FAR: f64 = 10.0;
 
@@ -25,8 +27,11 @@ pub enum ProbeKind {
     Row,
     /// The average of two rows.
     Between,
-    /// The average of many rows.
+    /// The average of some rows.
     Middle,
+    /// The average of so many rows that it is near that of all: the more there are, the fewer rows are the
+    /// nearest of all such queries, and these hide behind others.
+    Centre,
     /// Numbers spread as those of rows are, each by itself.
     Noise,
     /// A row, moved by the same in each dimension.
@@ -36,8 +41,14 @@ pub enum ProbeKind {
 }
 
 /// The kinds of queries unlike the rows.
-pub const UNLIKE: [ProbeKind; 5] =
-    [ProbeKind::Between, ProbeKind::Middle, ProbeKind::Noise, ProbeKind::Moved, ProbeKind::Far];
+pub const UNLIKE: [ProbeKind; 6] = [
+    ProbeKind::Between,
+    ProbeKind::Middle,
+    ProbeKind::Centre,
+    ProbeKind::Noise,
+    ProbeKind::Moved,
+    ProbeKind::Far,
+];
 
 /// Makes queries unlike the rows, always the same ones of the same rows.
 pub struct ProbeMaker<'a, V> {
@@ -82,10 +93,8 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
         let numbers = match kind {
             ProbeKind::Row => return None,
             ProbeKind::Between => self.average(2),
-            ProbeKind::Middle => {
-                let of = MANY_ROWS[self.made % MANY_ROWS.len()];
-                self.average(of)
-            }
+            ProbeKind::Middle => self.average(SOME_ROWS[self.made % SOME_ROWS.len()]),
+            ProbeKind::Centre => self.average(MANY_ROWS[self.made % MANY_ROWS.len()]),
             ProbeKind::Noise => {
                 let rng = &mut self.rng;
                 self.spread.iter().map(|(mean, own)| mean + own * normal(rng)).collect()
@@ -147,7 +156,7 @@ impl<'a, V: Vectors> ProbeMaker<'a, V> {
                     one.iter().zip(&mask).map(|(a, mask)| a ^ (mask & self.rng.random::<u8>()));
                 Some(turned.collect())
             }
-            ProbeKind::Row | ProbeKind::Middle | ProbeKind::Far => None,
+            ProbeKind::Row | ProbeKind::Middle | ProbeKind::Centre | ProbeKind::Far => None,
         }
     }
 }
