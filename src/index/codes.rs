@@ -289,27 +289,26 @@ impl Codes {
         }
     }
 
-    /// Adds to ranks of rows what was cut off these. The query's numbers are in steps, and for products in
-    /// those of its own codes.
+    /// Adds to ranks of rows what was cut off these.
     #[inline]
-    fn mend(&self, query: &[f32], ids: &[u32], ranks: &mut [f32]) {
+    fn mend(&self, query: &Whole, ids: &[u32], ranks: &mut [f32]) {
         for (id, rank) in ids.iter().zip(ranks) {
             self.mend_one(query, *id, rank);
         }
     }
 
     #[inline(always)]
-    fn mend_one(&self, query: &[f32], id: u32, rank: &mut f32) {
+    fn mend_one(&self, query: &Whole, id: u32, rank: &mut f32) {
         let rests = self.cut.of(id);
         if !rests.is_empty() {
             self.add_rests(rests, query, id, rank);
         }
     }
 
-    fn add_rests(&self, rests: &[Rest], query: &[f32], id: u32, rank: &mut f32) {
+    fn add_rests(&self, rests: &[Rest], query: &Whole, id: u32, rank: &mut f32) {
         let quantizer = &self.quantizer;
         for Rest { dimension, steps } in rests {
-            let (rest, number) = (f64::from(*steps), f64::from(query[*dimension as usize]));
+            let (rest, number) = (f64::from(*steps), f64::from(query.number(*dimension)));
             let more = match quantizer.measures_differences() {
                 true => {
                     let code = f64::from(self.rows.code(id, *dimension));
@@ -411,13 +410,10 @@ impl Codes {
         let noise = self.noise(square as f32, step / quantizer.step);
         let query = CodeQuery::new(measure, &codes);
         let squares = self.squares(&query, factor, &self.squares);
-        let whole = (!self.cut.is_empty()).then(|| {
-            let step = if quantizer.measures_differences() { quantizer.step } else { step };
-            floats.iter().map(|x| x / step).collect()
-        });
+        let step = if quantizer.measures_differences() { quantizer.step } else { step };
         // Then what was cut off a row is on the side away from the query, and can only add to its distance.
-        let is_within = |whole: &Vec<f32>| whole.iter().all(|number| number.abs() <= 127.0);
-        let only_adds = quantizer.measures_differences() && whole.as_ref().is_some_and(is_within);
+        let only_adds = quantizer.measures_differences() && largest / step <= 127.0;
+        let whole = (!self.cut.is_empty()).then_some(Whole { numbers: floats, step });
         CodeRanker { codes: self, query, factor, squares, noise, whole, only_adds }
     }
 
@@ -579,6 +575,21 @@ impl Quantizer {
     }
 }
 
+/// A query before it became codes.
+#[derive(Debug)]
+struct Whole {
+    numbers: Vec<f32>,
+    /// A step of the rows' codes; for products, one of its own.
+    step: f32,
+}
+
+impl Whole {
+    /// One of its numbers in steps.
+    fn number(&self, dimension: u32) -> f32 {
+        self.numbers[dimension as usize] / self.step
+    }
+}
+
 /// A query against codes.
 #[derive(Debug)]
 pub struct CodeRanker<'a> {
@@ -587,8 +598,8 @@ pub struct CodeRanker<'a> {
     factor: f32,
     squares: Squares<'a>,
     noise: Noise,
-    /// The query's numbers in steps, where something was cut off rows.
-    whole: Option<Vec<f32>>,
+    /// The query itself, where something was cut off rows.
+    whole: Option<Whole>,
     /// What was cut off rows adds to their ranks and takes nothing off.
     only_adds: bool,
 }

@@ -509,11 +509,14 @@ impl HnswGraph {
                 fresh.clear();
                 fresh.extend(links.iter().map(|place| level.nodes[*place as usize]));
                 fresh.iter().for_each(|node| ranker.prefetch(*node));
-                ranker.rank(fresh, ranks);
+                ranker.rank_at_least(fresh, ranks);
                 let before = best;
-                for (link, rank) in links.iter().zip(ranks.iter()) {
+                for ((link, node), rank) in links.iter().zip(fresh.iter()).zip(ranks.iter()) {
                     if *rank < best {
-                        (best, place) = (*rank, *link);
+                        let rank = ranker.complete(*node, *rank);
+                        if rank < best {
+                            (best, place) = (rank, *link);
+                        }
                     }
                 }
                 if best == before {
