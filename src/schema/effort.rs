@@ -55,6 +55,14 @@ pub enum Effort {
     Recall(f32),
 }
 
+impl Effort {
+    /// For a recall that a query asked for, which is promised whole. [`RECALL_TARGET`] stands for that nobody asked,
+    /// so that who asks for just as much aims at the number next to it.
+    pub fn asked(target: f32) -> Effort {
+        Effort::Recall(if target == RECALL_TARGET { target.next_up() } else { target })
+    }
+}
+
 /// What was found of a sample of a segment's own rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RecallPoint {
@@ -362,6 +370,8 @@ mod tests {
         assert_eq!(at(0.9, 10), 61);
         assert_eq!(at(0.95, 1), 95);
         assert_eq!(at(RECALL_TARGET, 10), 110);
+        let asked = curve.candidates(Effort::asked(RECALL_TARGET), 10);
+        assert!(asked > 110 && asked == at(0.980_1, 10));
         assert!(at(0.95, 10) < at(0.95, 40) && at(0.95, 40) < at(0.95, 100));
         assert_eq!(at(0.9, 1_000).div_ceil(10), at(0.9, 100));
         assert_eq!(at(0.01, 10), 16);

@@ -207,7 +207,7 @@ fn effort(column: &VectorColumn, params: &SearchParams) -> Effort {
     };
     match (count, params.recall_target) {
         (Some(count), _) => Effort::Candidates(count as usize),
-        (None, Some(target)) => Effort::Recall(target),
+        (None, Some(target)) => Effort::asked(target),
         (None, None) => column.index.effort(),
     }
 }
