@@ -5,6 +5,7 @@
 //! else. A work-stealing pool spins before it sleeps, which between two short queries costs more than
 //! the query; it serves where one query has work for several threads.
 
+mod measuring;
 mod merges;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::config::ComputeConfig;
 use crate::error::{Error, Result};
 use crate::memory::MemoryLimit;
 
+pub use measuring::{MeasuringBudget, MeasuringTime};
 use merges::Merges;
 
 /// How long a search thread waits for work before it ends; the next search starts it again.
@@ -39,6 +41,7 @@ pub struct Compute {
     searches_refused: AtomicU64,
     writes_refused: AtomicU64,
     memory: MemoryLimit,
+    measuring: Arc<MeasuringTime>,
 }
 
 /// What the bounded queues hold, and what they refused since the start.
@@ -108,12 +111,18 @@ impl Compute {
             searches_refused: AtomicU64::new(0),
             writes_refused: AtomicU64::new(0),
             memory: MemoryLimit::new(memory_bytes_max),
+            measuring: Arc::new(MeasuringTime::new(f64::from(config.live_recall_percent) / 100.0)),
         })
     }
 
     /// The bound on memory.
     pub fn memory(&self) -> &MemoryLimit {
         &self.memory
+    }
+
+    /// A collection's part of the time for measuring queries that were asked.
+    pub fn measuring_budget(&self) -> MeasuringBudget {
+        MeasuringBudget::new(self.measuring.clone())
     }
 
     /// What the queues hold and refused.

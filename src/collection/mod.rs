@@ -202,7 +202,7 @@ impl Collection {
         };
         let published = Published::new(snapshot, keys, state.lsns.latest());
         let writer = Writer::new(log, state, sealed, &schema);
-        let live = LiveQueries::new(&schema, f64::from(config.compute.live_recall_percent) / 100.0);
+        let live = LiveQueries::new(&schema, compute.measuring_budget());
         let collection = Arc::new(Collection {
             expiry: Expiry::of(&schema),
             is_expiring: AtomicBool::new(false),

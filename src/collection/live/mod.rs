@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Collection, SharedFilter};
+use crate::compute::MeasuringBudget;
 use crate::error::Result;
 use crate::query::filter::{Both, Filter};
 use crate::schema::{CollectionSchema, Effort, IndexKind, KnnPlan, RawFilter, VectorColumn};
@@ -32,26 +33,16 @@ const ENOUGH: usize = 24;
 /// Neighbours whose recall is measured.
 const FEW: usize = 10;
 const MANY: usize = 100;
-/// Processor time that may be saved up.
-const SAVED_MAX: Duration = Duration::from_secs(2);
 /// Time between two writes of the file.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
-
-/// Processor time for measuring.
-#[derive(Debug)]
-struct Budget {
-    left: Duration,
-    seen: Instant,
-}
 
 /// Queries that were asked, and what is known of them.
 #[derive(Debug)]
 pub(super) struct LiveQueries {
     plain: Kept,
     filtered: Kept,
-    /// The share of a core that measuring may take; 0 switches it off.
-    share: f64,
-    budget: Mutex<Budget>,
+    /// The processor time that measuring may take.
+    budget: MeasuringBudget,
     /// By segment and column.
     measured: Mutex<HashMap<(u32, usize), OfSegment>>,
     measured_filtered: Mutex<HashMap<(u32, usize), filtered::OfSegment>>,
@@ -64,13 +55,12 @@ pub(super) struct LiveQueries {
 
 impl LiveQueries {
     /// None yet, for the columns of this schema.
-    pub fn new(schema: &CollectionSchema, share: f64) -> Self {
+    pub fn new(schema: &CollectionSchema, budget: MeasuringBudget) -> Self {
         let kept = || Kept::new(schema.columns.len());
         let live = LiveQueries {
             plain: kept(),
             filtered: kept(),
-            share,
-            budget: Mutex::new(Budget { left: SAVED_MAX, seen: Instant::now() }),
+            budget,
             measured: Mutex::default(),
             measured_filtered: Mutex::default(),
             newly_measured: AtomicU32::new(0),
@@ -101,10 +91,11 @@ impl LiveQueries {
     /// kept are not measured yet, no more are replaced than were measured: else few would ever be, where that
     /// takes long.
     fn turn(&self) {
-        if self.share <= 0.0 {
+        if !self.budget.is_given() {
             return;
         }
-        let is_done = self.done.lock().0 == self.taken();
+        let taken = self.taken();
+        let is_done = self.done.lock().0 == taken;
         let parts = self.measured.lock().len() + self.measured_filtered.lock().len();
         let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
         let measured = self.newly_measured.load(Ordering::Relaxed) / parts;
@@ -115,19 +106,7 @@ impl LiveQueries {
                 false => kept.want(measured),
             }
         }
-        let mut budget = self.budget.lock();
-        let passed = budget.seen.elapsed();
-        budget.seen = Instant::now();
-        budget.left = (budget.left + passed.mul_f64(self.share)).min(SAVED_MAX);
-    }
-
-    fn spend(&self, spent: Duration) {
-        let mut budget = self.budget.lock();
-        budget.left = budget.left.saturating_sub(spent);
-    }
-
-    fn is_spent(&self) -> bool {
-        self.budget.lock().left.is_zero()
+        self.budget.turn(!is_done && taken >= ENOUGH as u64);
     }
 
     /// What was kept when the collection was closed or killed. A file that does not fit is none: nothing
@@ -198,7 +177,7 @@ impl Collection {
     pub(super) fn schedule_live(self: &Arc<Self>) {
         self.live.turn();
         let taken = self.live.taken();
-        if taken < ENOUGH as u64 || self.live.is_spent() || self.is_stopping() {
+        if taken < ENOUGH as u64 || self.live.budget.is_spent() || self.is_stopping() {
             return;
         }
         if *self.live.done.lock() == (taken, self.segment_ids()) {
@@ -259,12 +238,12 @@ impl Collection {
             if known.contains_key(&asked.number) {
                 continue;
             }
-            if self.live.is_spent() || self.is_stopping() {
+            if self.live.budget.is_spent() || self.is_stopping() {
                 return Ok(false);
             }
             let begun = spent();
             let measured = measure(asked)?;
-            self.live.spend(spent().saturating_sub(begun));
+            self.live.budget.spend(spent().saturating_sub(begun));
             known.insert(asked.number, measured);
             self.live.newly_measured.fetch_add(1, Ordering::Relaxed);
         }
@@ -330,7 +309,7 @@ impl Collection {
     pub(super) fn restore_live(&self) {
         let path = self.context.folder.join(FILE);
         let disk = &*self.context.disk;
-        if self.live.share > 0.0 && disk.exists(&path) {
+        if self.live.budget.is_given() && disk.exists(&path) {
             let restored = disk.map(&path).ok();
             let restored = restored.and_then(|file| self.live.restore(&self.schema, &file));
             if restored.is_none() {
@@ -345,6 +324,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::compute::MeasuringTime;
     use crate::schema::{DeclaredType, ElementType, NewCollection, NewColumn, SchemaLimits};
 
     #[test]
@@ -359,7 +339,8 @@ mod tests {
         let new = NewCollection { name: "c".into(), columns: vec![column], ..Default::default() };
         let limits = SchemaLimits { dimension_max: 1024, columns_max: 16 };
         let schema = CollectionSchema::new(new, &limits, |_| false).expect("a valid schema");
-        let live = LiveQueries::new(&schema, 0.01);
+        let time = Arc::new(MeasuringTime::new(0.01));
+        let live = LiveQueries::new(&schema, MeasuringBudget::new(time));
         let ask = || {
             let vector = [0; 8];
             live.plain.offer(0, (0..100).map(|_| &vector[..]), None);
