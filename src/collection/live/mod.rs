@@ -67,7 +67,7 @@ impl LiveQueries {
             saved: Mutex::new((Instant::now(), 0)),
             done: Mutex::default(),
         };
-        live.turn();
+        live.turn(&[]);
         live
     }
 
@@ -89,13 +89,17 @@ impl LiveQueries {
 
     /// Begins another interval: how much may be measured, and how many queries are taken. While some of those
     /// kept are not measured yet, no more are replaced than were measured: else few would ever be, where that
-    /// takes long.
-    fn turn(&self) {
+    /// takes long. The segments are those that there are. True where something is to be measured.
+    fn turn(&self, segments: &[u32]) -> bool {
         if !self.budget.is_given() {
-            return;
+            return false;
         }
         let taken = self.taken();
-        let is_done = self.done.lock().0 == taken;
+        let (is_done, has_work) = {
+            let done = self.done.lock();
+            let is_done = done.0 == taken;
+            (is_done, taken >= ENOUGH as u64 && (!is_done || done.1 != segments))
+        };
         let parts = self.measured.lock().len() + self.measured_filtered.lock().len();
         let parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
         let measured = self.newly_measured.load(Ordering::Relaxed) / parts;
@@ -106,7 +110,8 @@ impl LiveQueries {
                 false => kept.want(measured),
             }
         }
-        self.budget.turn(!is_done && taken >= ENOUGH as u64);
+        self.budget.turn(has_work);
+        has_work
     }
 
     /// What was kept when the collection was closed or killed. A file that does not fit is none: nothing
@@ -175,14 +180,13 @@ fn spent() -> Duration {
 impl Collection {
     /// Sees to it that queries which were asked are measured, as far as the time for that goes.
     pub(super) fn schedule_live(self: &Arc<Self>) {
-        self.live.turn();
-        let taken = self.live.taken();
-        if taken < ENOUGH as u64 || self.live.budget.is_spent() || self.is_stopping() {
+        let has_work = self.live.turn(&self.segment_ids());
+        if self.is_stopping() {
             return;
         }
-        if *self.live.done.lock() == (taken, self.segment_ids()) {
+        if !has_work {
             self.save_live(SAVE_EVERY);
-        } else if self.live_lane.schedule() {
+        } else if !self.live.budget.is_spent() && self.live_lane.schedule() {
             let collection = self.clone();
             self.compute.build_pool().spawn(move || {
                 if !collection.live_lane.begin(|| collection.is_stopping()) {
@@ -348,21 +352,22 @@ mod tests {
         };
         let first = ask();
         assert!((1..100).contains(&first), "some of those that were asked");
-        live.turn();
+        live.turn(&[]);
         assert!(ask() > first, "there is room for more");
         while !live.plain.is_full() {
             live.plain.add(0, Bytes::from_static(&[0; 8]), None);
         }
         let taken = live.taken();
-        live.turn();
+        live.turn(&[]);
         assert_eq!(ask(), taken);
         live.newly_measured.store(5, Ordering::Relaxed);
-        live.turn();
+        live.turn(&[]);
         assert_eq!(ask(), taken + 5, "as many as were measured");
-        live.turn();
+        live.turn(&[]);
         let taken = ask();
         *live.done.lock() = (taken, Vec::new());
-        live.turn();
+        assert!(live.turn(&[7]), "a segment has come");
+        assert!(!live.turn(&[]));
         assert!(ask() > taken);
     }
 }
